@@ -1,0 +1,39 @@
+# `make lab` and `make test` set everything up by themselves.
+PYTHON ?= python3
+BIN := .venv/bin
+# Spinning OpenMP threads fight over busy cores; see mnistlab/__init__.py.
+export OMP_WAIT_POLICY = PASSIVE
+
+.PHONY: help lab app test bench model notebooks
+
+help:  ## list the targets
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 12
+
+lab: .venv/ready  ## open JupyterLab on the notebooks
+	$(BIN)/jupyter lab --config=mnistlab/server.py notebooks
+
+app: .venv/ready  ## serve the drawing pad as a web page on 127.0.0.1
+	$(BIN)/python -m mnistlab.server
+
+test: .venv/ready  ## check the style and run every test and notebook
+	$(BIN)/ruff check .
+	$(BIN)/pytest -q
+
+bench: .venv/ready  ## measure what the README claims about speed
+	$(BIN)/python tests/bench.py
+
+model: .venv/ready  ## train the shipped network anew: replaces artifacts/best_model.*
+	$(BIN)/python -m mnistlab.recipe
+
+notebooks: .venv/ready  ## run every notebook and keep its outputs
+	$(BIN)/python tests/refresh_notebooks.py notebooks/*.ipynb
+
+# An environment that is already there is kept (a light CPU torch, say), and
+# nothing is installed again before the two lists change.
+.venv/ready: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "mnistlab needs Python 3.11 or newer: make PYTHON=python3.12"; exit 1; }
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --editable '.[test]' \
+	  --constraint constraints.txt
+	touch $@

@@ -1,0 +1,153 @@
+"""Safe, atomic, self-describing model files.
+
+`name.pt` holds weights, card and golden inputs under one SHA-256; `name.json`
+beside it is the card for people to read. Only the first is ever loaded, so a
+kill between the two leaves a whole checkpoint, old or new.
+"""
+
+import hashlib
+import io
+import json
+import pickle
+import platform
+from dataclasses import asdict, dataclass, is_dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import PIL
+import torch
+
+from mnistlab.data import write_atomically
+from mnistlab.models import Network, build
+from mnistlab.preprocess import MEAN, STD
+
+ARTIFACTS = Path(__file__).parents[1] / "artifacts"
+
+
+class CheckpointError(ValueError):
+    """The file is no checkpoint that can be trusted; it was left as it is."""
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A network in evaluation mode, and what is known about it."""
+
+    model: Network
+    card: dict[str, Any]
+    golden: dict[str, torch.Tensor]  # "canvases" uint8 (n, H, W), "logits" (n, 10)
+    sha256: str
+
+
+def save(
+    path: Path,
+    model: Network,
+    *,
+    arguments: dict[str, Any] | None = None,
+    golden: dict[str, torch.Tensor] | None = None,
+    **card: Any,
+) -> Checkpoint:
+    """Write `path` (.pt) and its card (.json); an older pair survives a kill.
+
+    `arguments` are those the network was built with. The card adds the network,
+    its normalisation and the versions to whatever else is given: dataclasses,
+    numpy values, lists, numbers, text. Returns what load() would.
+    """
+    path, golden = Path(path), golden or {}
+    weights = {name: t.detach().cpu() for name, t in model.state_dict().items()}
+    card = {
+        "network": type(model).__name__,
+        "arguments": arguments or {},
+        "parameters": model.parameter_count,
+        "normalization": {"mean": MEAN, "std": STD},
+        **card,
+        "versions": {
+            "python": platform.python_version(),
+            "torch": torch.__version__,
+            "numpy": np.__version__,
+            "pillow": PIL.__version__,
+        },
+        "weights_sha256": _sha256(weights),
+    }
+    text = json.dumps(card, indent=1, default=_plain)
+    sha256 = _sha256({**weights, **golden}, text)
+    content = io.BytesIO()
+    torch.save(
+        {"weights": weights, "golden": golden, "card": text, "sha256": sha256}, content
+    )
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(path, content.getvalue())
+    write_atomically(path.with_suffix(".json"), text.encode() + b"\n")
+    return load(path)
+
+
+def load(path: Path, network: str | None = None) -> Checkpoint:
+    """Read and verify a checkpoint; the model comes in evaluation mode.
+
+    Never runs code from the file. Raises FileNotFoundError if there is none,
+    and CheckpointError if it is cut, altered, hostile, made for another network
+    than `network`, or for other normalisation constants than this package's.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise FileNotFoundError(
+            f"there is no {path.name} in {path.parent}. Notebook 01 trains a network "
+            "and saves it as my_model.pt; `make model` makes best_model.pt."
+        )
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+        weights, golden = content["weights"], content["golden"]
+        card, sha256 = json.loads(content["card"]), content["sha256"]
+        intact = _sha256({**weights, **golden}, content["card"]) == sha256
+    # what torch.load and a strange content can raise
+    except (
+        pickle.UnpicklingError, RuntimeError, EOFError, OSError, LookupError,
+        TypeError, ValueError, AttributeError,
+    ) as error:
+        raise CheckpointError(
+            f"{path.name} cannot be read as a checkpoint of mnistlab "
+            f"({type(error).__name__}). Take it from git again, or train it anew."
+        ) from error
+    if not intact:
+        raise CheckpointError(
+            f"{path.name} is not what was saved: its SHA-256 differs from the one "
+            "inside. Take it from git again, or train it anew."
+        )
+    constants = card["normalization"]
+    if constants != {"mean": MEAN, "std": STD}:
+        raise CheckpointError(
+            f"{path.name} was trained on inputs normalised with {constants}; this "
+            f"package uses mean {MEAN}, std {STD}. Train it anew."
+        )
+    if network not in (None, card["network"]):
+        raise CheckpointError(
+            f"{path.name} holds the network {card['network']}; {network} was expected."
+        )
+    try:
+        model = build(card["network"], **card["arguments"])
+        model.load_state_dict(weights)
+    except (RuntimeError, ValueError) as error:
+        raise CheckpointError(
+            f"the weights in {path.name} do not fit {card['network']} with "
+            f"{card['arguments']}: {error}"
+        ) from error
+    return Checkpoint(model.eval(), card, golden, sha256)
+
+
+def _sha256(tensors: dict[str, torch.Tensor], text: str = "") -> str:
+    """Hash of names, types, shapes and bytes, in the order of the names."""
+    total = hashlib.sha256(text.encode())
+    for name, tensor in sorted(tensors.items()):
+        total.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        total.update(tensor.contiguous().numpy().tobytes())
+    return total.hexdigest()
+
+
+def _plain(value: Any) -> Any:
+    if hasattr(value, "card"):
+        return value.card
+    if is_dataclass(value):
+        return asdict(value)
+    if isinstance(value, np.generic | np.ndarray):
+        return value.tolist()
+    raise TypeError(f"{type(value).__name__} cannot go into a checkpoint's card.")

@@ -1,0 +1,148 @@
+"""How good a network is, and where it fails: accuracy is a fraction in code."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from torch import nn
+
+from mnistlab.data import Digits
+from mnistlab.preprocess import normalize
+
+
+@contextmanager
+def eval_mode(model: nn.Module) -> Iterator[None]:
+    """Evaluation mode and no gradients; the model's own mode is put back.
+
+    In training mode batch norm would use the statistics of the very images that
+    it is tested on, which flatters a batch and is meaningless for one drawing.
+    """
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        for module, training in modes:
+            module.training = training
+
+
+def predict_logits(
+    model: nn.Module, images: np.ndarray, batch_size: int = 500
+) -> np.ndarray:
+    """Logits float32 (N, 10) of uint8 images (N, 28, 28), or of float32 inputs
+    (N, 28, 28) that are already normalised."""
+    device = next(model.parameters()).device
+    outputs = []
+    with eval_mode(model):
+        for start in range(0, len(images), batch_size):
+            batch = images[start : start + batch_size]
+            if batch.dtype == np.uint8:
+                batch = normalize(batch)
+            inputs = torch.from_numpy(batch)[:, None]  # (B, 1, 28, 28)
+            outputs.append(model(inputs.to(device)).float().cpu().numpy())
+    return np.concatenate(outputs) if outputs else np.empty((0, 10), np.float32)
+
+
+def softmax(logits: np.ndarray) -> np.ndarray:
+    """Probabilities (..., 10) of logits (..., 10)."""
+    powers = np.exp(logits - logits.max(-1, keepdims=True))
+    return powers / powers.sum(-1, keepdims=True)
+
+
+@dataclass(frozen=True)
+class Report:
+    """What one network made of N images; everything follows from the logits."""
+
+    logits: np.ndarray = field(repr=False)  # float32 (N, 10)
+    labels: np.ndarray = field(repr=False)  # int64 (N,)
+    source: str
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    @property
+    def probabilities(self) -> np.ndarray:
+        return softmax(self.logits)
+
+    @property
+    def predictions(self) -> np.ndarray:
+        return self.logits.argmax(1)
+
+    @property
+    def correct(self) -> np.ndarray:
+        """bool (N,)"""
+        return self.predictions == self.labels
+
+    @property
+    def accuracy(self) -> float:
+        return float(self.correct.mean())
+
+    @property
+    def loss(self) -> float:
+        """Mean cross-entropy in nats; an untrained network has about ln 10."""
+        chosen = self.probabilities[np.arange(len(self)), self.labels]
+        return float(-np.log(np.maximum(chosen, 1e-12)).mean())
+
+    @property
+    def confidence(self) -> float:
+        """Mean probability of the predicted class."""
+        return float(self.probabilities.max(1).mean())
+
+    @property
+    def confusion(self) -> np.ndarray:
+        """int64 (10, 10): row = label, column = prediction."""
+        pairs = 10 * self.labels + self.predictions
+        return np.bincount(pairs, minlength=100).reshape(10, 10)
+
+    @property
+    def per_class(self) -> np.ndarray:
+        """Accuracy of each class, float (10,); nan where there are no samples."""
+        with np.errstate(invalid="ignore"):
+            return self.confusion.diagonal() / self.confusion.sum(1)
+
+    @property
+    def calibration_error(self) -> float:
+        """Expected calibration error over 15 equal bins (Guo et al. 2017)."""
+        confidence = self.probabilities.max(1)
+        bins = np.clip(np.ceil(confidence * 15).astype(int) - 1, 0, 14)
+        gaps = np.bincount(bins, self.correct - confidence, minlength=15)
+        return float(np.abs(gaps).sum() / len(self))
+
+    def worst(self, k: int) -> np.ndarray:
+        """Indices of at most k mistakes, the most confident first."""
+        wrong = np.flatnonzero(~self.correct)
+        return wrong[np.argsort(-self.probabilities[wrong].max(1), kind="stable")][:k]
+
+    @property
+    def card(self) -> dict[str, object]:
+        """The figures that are kept beside a network."""
+        return {
+            "accuracy": round(self.accuracy, 5),
+            "n": len(self),
+            "source": self.source,
+        }
+
+    def __str__(self) -> str:
+        classes = "  ".join(
+            f"{digit}: no samples" if np.isnan(share) else f"{digit}: {share:.1%}"
+            for digit, share in enumerate(self.per_class)
+        )
+        return (
+            f"{self.accuracy:.2%} of {len(self):,} ({self.source}), loss "
+            f"{self.loss:.3f}, calibration error {self.calibration_error:.3f}\n{classes}"
+        )
+
+
+def evaluate(model: nn.Module, digits: Digits) -> Report:
+    """A Report on all of `digits`, in evaluation mode."""
+    if not len(digits):
+        raise ValueError("there are no images to evaluate on.")
+    return Report(predict_logits(model, digits.images), digits.labels, digits.source)
+
+
+def gap(train: Report, test: Report) -> float:
+    """Train accuracy minus test accuracy: the usual sign of overfitting."""
+    return train.accuracy - test.accuracy
