@@ -101,8 +101,14 @@ def load(path: Path, network: str | None = None) -> Checkpoint:
         intact = _sha256({**weights, **golden}, content["card"]) == sha256
     # what torch.load and a strange content can raise
     except (
-        pickle.UnpicklingError, RuntimeError, EOFError, OSError, LookupError,
-        TypeError, ValueError, AttributeError,
+        pickle.UnpicklingError,
+        RuntimeError,
+        EOFError,
+        OSError,
+        LookupError,
+        TypeError,
+        ValueError,
+        AttributeError,
     ) as error:
         raise CheckpointError(
             f"{path.name} cannot be read as a checkpoint of mnistlab "

@@ -2,13 +2,13 @@
 
 import gzip
 import hashlib
-import http.client
 import os
 import struct
 import urllib.request
 import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from http.client import HTTPException
 from pathlib import Path
 
 import numpy as np
@@ -74,9 +74,7 @@ class Digits:
     @property
     def sha256(self) -> str:
         """Hash of the images and labels, in this order."""
-        return hashlib.sha256(
-            self.images.tobytes() + self.labels.tobytes()
-        ).hexdigest()
+        return hashlib.sha256(self.images.tobytes() + self.labels.tobytes()).hexdigest()
 
     def take(self, index: np.ndarray) -> "Digits":
         """The images at `index` (integers or booleans), in that order."""
@@ -251,7 +249,7 @@ def download(
             if found != md5:
                 raise ValueError(f"md5 {found} found, {md5} expected")
         # whatever a broken server or a broken archive can cause
-        except (OSError, http.client.HTTPException, ValueError, EOFError, zlib.error) as error:
+        except (OSError, HTTPException, ValueError, EOFError, zlib.error) as error:
             problems.append(f"{url}: {error or type(error).__name__}")
             continue
         try:

@@ -131,8 +131,9 @@ class Report:
             for digit, share in enumerate(self.per_class)
         )
         return (
-            f"{self.accuracy:.2%} of {len(self):,} ({self.source}), loss "
-            f"{self.loss:.3f}, calibration error {self.calibration_error:.3f}\n{classes}"
+            f"{self.accuracy:.2%} of {len(self):,} ({self.source}), "
+            f"loss {self.loss:.3f}, "
+            f"calibration error {self.calibration_error:.3f}\n{classes}"
         )
 
 

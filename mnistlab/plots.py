@@ -46,7 +46,10 @@ def show_digits(
     rows = -(-len(images) // columns)
     height = 1.0 + 0.17 * max((title.count("\n") + 1 for title in titles), default=0)
     fig, axes = plt.subplots(
-        rows, columns, figsize=(columns * 1.0, rows * height), squeeze=False,
+        rows,
+        columns,
+        figsize=(columns * 1.0, rows * height),
+        squeeze=False,
         layout="constrained",
     )
     for ax in axes.flat[len(images) :]:
@@ -62,8 +65,11 @@ def show_stages(traces: Mapping[str, Sequence[Stage]]) -> None:
     """One row for each trace, one picture for each stage, range and mean below."""
     columns = max(len(stages) for stages in traces.values())
     fig, axes = plt.subplots(
-        len(traces), columns, figsize=(columns * 1.75, len(traces) * 2.35),
-        squeeze=False, layout="constrained",
+        len(traces),
+        columns,
+        figsize=(columns * 1.75, len(traces) * 2.35),
+        squeeze=False,
+        layout="constrained",
     )
     for row, (name, stages) in zip(axes, traces.items(), strict=True):
         for ax in row[len(stages) :]:
@@ -94,8 +100,11 @@ def show_history(history: History) -> None:
     right.set(xlabel="epoch", ylabel="accuracy, %", xticks=epochs)
     right.axvline(history.best_epoch, color="#999999", lw=1, zorder=0)
     right.annotate(
-        " best", (history.best_epoch, 0.03), xycoords=("data", "axes fraction"),
-        ha="right" if history.best_epoch == len(epochs) else "left", color="#666666",
+        " best",
+        (history.best_epoch, 0.03),
+        xycoords=("data", "axes fraction"),
+        ha="right" if history.best_epoch == len(epochs) else "left",
+        color="#666666",
     )
     left.legend()
     plt.show()
@@ -108,7 +117,10 @@ def show_confusion(report: Report) -> None:
     fig, ax = plt.subplots(figsize=(4.6, 4.4), layout="constrained")
     ax.imshow(mistakes, cmap="Greys", vmin=0, vmax=max(1, mistakes.max()) * 1.6)
     ax.set(
-        xlabel="predicted", ylabel="label", xticks=range(10), yticks=range(10),
+        xlabel="predicted",
+        ylabel="label",
+        xticks=range(10),
+        yticks=range(10),
         title=f"{report.source}, n = {len(report):,}",
     )
     ax.title.set_fontsize(10)
@@ -116,7 +128,12 @@ def show_confusion(report: Report) -> None:
     for (row, column), count in np.ndenumerate(confusion):
         if count:
             ax.text(
-                column, row, f"{count}", ha="center", va="center", fontsize=8,
+                column,
+                row,
+                f"{count}",
+                ha="center",
+                va="center",
+                fontsize=8,
                 color=DARK if row != column else "#888888",
             )
     plt.show()

@@ -177,9 +177,10 @@ def load_picture(source, *, ink: str = "light", paper: int | None = None) -> np.
 
     source: a path, a PIL image, or an array (H, W), (H, W, 1), (1, H, W),
     (H, W, 3) or (H, W, 4); bool, uint8, uint16 or float in 0..1 or 0..255 (0..1
-    if nothing exceeds 1; a largest value between 1 and 16 is refused as neither). Colour becomes grey by Rec. 601
-    luma. EXIF rotation is applied. Where the picture is transparent, `paper`
-    (grey 0..255, default: 0 for light ink, 255 for dark) shows through.
+    if nothing exceeds 1; a largest value between 1 and 16 is refused as neither).
+    Colour becomes grey by Rec. 601 luma. EXIF rotation is applied. Where the
+    picture is transparent, `paper` (grey 0..255, default: 0 for light ink, 255
+    for dark) shows through.
     ink: "light" for light ink on dark paper, "dark" for the opposite, which is
     then inverted. It is declared because a guess would be wrong in silence.
     Raises ValueError for a picture that cannot be read as this.

@@ -110,7 +110,8 @@ def fit(
                     with torch.autocast(device.type, torch.bfloat16, bfloat16):
                         logits = model(batch)  # (B, 10)
                         loss = F.cross_entropy(
-                            logits.float(), labels[chosen],
+                            logits.float(),
+                            labels[chosen],
                             label_smoothing=label_smoothing,
                         )
                     if not math.isfinite(loss.item()):
@@ -201,11 +202,13 @@ def random_affine(
     def uniform(limit):
         return (torch.rand(n, generator=generator) * 2 - 1) * limit
 
-    angle, sx, sy = uniform(math.radians(degrees)), 1 + uniform(scale), 1 + uniform(scale)
+    angle = uniform(math.radians(degrees))
+    sx, sy = 1 + uniform(scale), 1 + uniform(scale)
     slant, dx, dy = uniform(shear), uniform(shift_px / 14), uniform(shift_px / 14)
     cos, sin = torch.cos(angle), torch.sin(angle)
-    rows = [cos * sx, (slant * cos - sin) * sy, dx, sin * sx, (slant * sin + cos) * sy, dy]
-    matrix = torch.stack(rows, 1).view(n, 2, 3).to(images.device)
+    top = [cos * sx, (slant * cos - sin) * sy, dx]
+    bottom = [sin * sx, (slant * sin + cos) * sy, dy]
+    matrix = torch.stack(top + bottom, 1).view(n, 2, 3).to(images.device)
     paper = images.amin()  # grid_sample pads with 0, so paper has to be 0 meanwhile
     grid = F.affine_grid(matrix, (n, 1, 28, 28), align_corners=False)
     moved = F.grid_sample(images[:n] - paper, grid, align_corners=False) + paper
