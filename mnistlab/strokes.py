@@ -387,7 +387,7 @@ def _read_digit(record: str) -> tuple[Drawing, int, int]:
     segment = re.match(r'\s+DIGIT\s+(\d+)(?:-(\d+))?\s+\?\s+"(.*?)"', head)
     comment = re.search(r"^\.COMMENT\s+(\S+)\s+(\d+)\s+\d+\s*$", head, re.MULTILINE)
     if not segment:
-        raise ValueError(f"found no label in .SEGMENT{head.splitlines()[0]}")
+        raise ValueError(f"found no label in .SEGMENT{head.partition(chr(10))[0]}")
     first, last, label = segment.groups()
     if label not in list("0123456789"):
         raise ValueError(f"found the unknown label {label!r}, expected 0 to 9")
