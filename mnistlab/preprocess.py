@@ -45,15 +45,16 @@ def fit_20x20(image: np.ndarray) -> np.ndarray:
 def center_of_mass(image: np.ndarray) -> np.ndarray:
     """Place uint8 (h, w), at most 20x20, in 28x28 so that its ink balances.
 
-    The centre of mass comes to lie on the middle of the frame, to the nearest
-    whole pixel, as in MNIST (LeCun et al. 1998); ink never falls off the edge.
+    The centre of mass comes to lie on row 14, column 14 (counted from 0), to the
+    nearest whole pixel: where MNIST's own images have it (LeCun et al. 1998). Ink
+    never falls off the edge.
     """
     height, width = image.shape
     mass = image.astype(np.float64)
     y = (mass.sum(1) @ np.arange(height)) / mass.sum()
     x = (mass.sum(0) @ np.arange(width)) / mass.sum()
-    top = min(max(round(13.5 - y), 0), 28 - height)
-    left = min(max(round(13.5 - x), 0), 28 - width)
+    top = min(max(round(14 - y), 0), 28 - height)
+    left = min(max(round(14 - x), 0), 28 - width)
     frame = np.zeros((28, 28), np.uint8)
     frame[top : top + height, left : left + width] = image
     return frame

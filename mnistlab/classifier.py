@@ -1,0 +1,132 @@
+"""Checkpoint, pipeline and checks in one callable: a drawing in, a Prediction out."""
+
+import time
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+
+from mnistlab import checkpoint
+from mnistlab.checks import Alarm, Reference
+from mnistlab.evaluation import eval_mode, softmax
+from mnistlab.preprocess import INK, MNIST_PIPELINE, Pipeline, Stage, trace
+from mnistlab.strokes import handwrite, rasterize
+
+GOLDEN_TOLERANCE = 0.05  # logits; other processors and Pillows stay far below
+
+
+class GoldenError(checkpoint.CheckpointError):
+    """Fixed drawings do not give the logits that were recorded when training."""
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What the network made of one drawing, and whether to believe it.
+
+    `label` is None where it abstains, and `reason` says why; the numbers are
+    there all the same, except on a blank canvas, where they are nan.
+    """
+
+    label: int | None
+    reason: str  # "" unless it abstains
+    logits: np.ndarray = field(repr=False)  # float32 (10,)
+    stages: tuple[Stage, ...] = field(repr=False)
+    alarms: tuple[Alarm, ...]
+    milliseconds: float
+
+    @property
+    def probabilities(self) -> np.ndarray:
+        """float32 (10,)"""
+        return softmax(self.logits)
+
+    @property
+    def ranking(self) -> tuple[int, ...]:
+        """The ten classes, the most probable first."""
+        return tuple(np.argsort(-self.logits, kind="stable").tolist())
+
+    @property
+    def margin(self) -> float:
+        """Probability of the first class minus that of the second."""
+        second, first = np.sort(self.probabilities)[-2:]
+        return float(first - second)
+
+
+@dataclass(frozen=True)
+class Classifier:
+    """classifier(canvas) with uint8 (H, W), ink 255 on paper 0, is a Prediction."""
+
+    model: nn.Module
+    reference: Reference | None = None  # None: nothing but blankness is checked
+    pipeline: Pipeline = MNIST_PIPELINE
+    sha256: str = ""  # of the checkpoint
+
+    @classmethod
+    def load(cls, path: Path = checkpoint.ARTIFACTS / "best_model.pt") -> "Classifier":
+        """The classifier of a checkpoint, after its golden test.
+
+        Raises what checkpoint.load raises, and GoldenError.
+        """
+        saved = checkpoint.load(path)
+        reference = saved.card.get("reference")
+        classifier = cls(
+            saved.model,
+            Reference.from_card(reference) if reference else None,
+            sha256=saved.sha256,
+        )
+        if saved.golden:
+            classifier.test_golden(saved.golden)
+        return classifier
+
+    def with_pipeline(self, pipeline: Pipeline) -> "Classifier":
+        """The same network and checks behind other steps; nothing is tested."""
+        return replace(self, pipeline=pipeline)
+
+    def __call__(self, canvas: np.ndarray) -> Prediction:
+        started = time.perf_counter()
+        if isinstance(canvas, np.ndarray) and canvas.max(initial=0) < INK:
+            stages, alarms = trace(canvas, ()), ()  # it still has to be a canvas
+            label, reason = None, "blank: there is nothing on the canvas"
+            logits = np.full(10, np.nan, np.float32)
+        else:
+            stages = trace(canvas, self.pipeline)
+            alarms = self.reference.check(stages) if self.reference else ()
+            logits = self._logits(stages[-1].image)
+            reason = next((str(alarm) for alarm in alarms if alarm.serious), "")
+            label = None if reason else int(logits.argmax())
+        milliseconds = (time.perf_counter() - started) * 1000
+        return Prediction(label, reason, logits, stages, alarms, milliseconds)
+
+    def _logits(self, image: np.ndarray) -> np.ndarray:
+        inputs = torch.from_numpy(np.ascontiguousarray(image))[None, None]
+        with eval_mode(self.model):
+            return self.model(inputs)[0].numpy()
+
+    def golden(self) -> dict[str, torch.Tensor]:
+        """Ten fixed drawings of the scripted hand and their logits, to be saved."""
+        canvases = [
+            rasterize(handwrite(digit, size_px=70, canvas_px=112), 8, 112)
+            for digit in range(10)
+        ]
+        logits = [self(canvas).logits for canvas in canvases]
+        return {
+            "canvases": torch.from_numpy(np.stack(canvases)),
+            "logits": torch.from_numpy(np.stack(logits)),
+        }
+
+    def test_golden(self, golden: dict[str, torch.Tensor]) -> None:
+        """Raise GoldenError unless the recorded canvases give their logits.
+
+        It catches what no statistic of pixels can see: an input transposed,
+        mirrored or turned has exactly the border, ink and centre it should have.
+        """
+        found = [self(canvas).logits for canvas in golden["canvases"].numpy()]
+        off = np.abs(np.stack(found) - golden["logits"].numpy()).max()
+        if not off <= GOLDEN_TOLERANCE:
+            raise GoldenError(
+                f"the recorded drawings give logits up to {off:.3g} away from those "
+                f"recorded in training (allowed: {GOLDEN_TOLERANCE}). The pipeline "
+                f"{' > '.join(step.__name__ for step in self.pipeline)} is not the "
+                "one the network was trained with."
+            )
