@@ -132,7 +132,7 @@ def place(
     points = np.concatenate(strokes)
     low, high = points.min(axis=0), points.max(axis=0)
     extent = (high - low).max()
-    scale = size_px / extent if extent > 0 else 1.0
+    scale = size_px / extent if extent > 1e-9 else 1.0
     return [(stroke - (low + high) / 2) * scale + center for stroke in strokes]
 
 
