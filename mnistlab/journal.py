@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
+from mnistlab.checks import energy
 from mnistlab.strokes import Drawing, PenDigits
 
 VERSION = 1
@@ -123,13 +124,11 @@ class Journal:
             "alarms": "[]",
         }
         if prediction is not None:
-            logits = np.asarray(prediction.logits, float)
-            peak = logits.max()
             values |= {
                 "predicted": prediction.label,
                 "confidence": float(np.max(prediction.probabilities)),  # NaN is NULL
                 "mean": float(np.mean(prediction.stages[-1].image)),
-                "energy": float(-peak - np.log(np.exp(logits - peak).sum())),
+                "energy": float(energy(prediction.logits)),
                 "alarms": json.dumps([alarm.name for alarm in prediction.alarms]),
                 "milliseconds": prediction.milliseconds,
             }
