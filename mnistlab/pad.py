@@ -193,6 +193,10 @@ class Pad:
         self._surface.show(strokes, self.brush_px)
 
     @_guarded
+    def _page_connected(self):
+        self._show(self.strokes)
+
+    @_guarded
     def undo(self):
         self._step(self._past, self._future)
 
@@ -369,7 +373,7 @@ class Pad:
             return [HTML(f'<div class="caption">{text}</div>'), row("digits", *ten)]
 
         self._surface = CanvasSurface(
-            CANVAS_PX, self.feed, self.key, _guarded(lambda _: self._show(self.strokes))
+            CANVAS_PX, self.feed, self.key, self._page_connected
         )
         self._tools = [
             button("Undo", self.undo),
@@ -455,7 +459,7 @@ def _card(title, path, body, label=""):
 
 
 def _percent(share):
-    return f"{100 * share:.1f} %"  # with a thin space that does not break
+    return f"{100 * share:.1f}\u202f%"  # with a thin space that does not break
 
 
 def _answer(title, path, prediction, logits):
@@ -496,11 +500,11 @@ def _strip(title, stages):
         image, name = stage.image, escape(stage.name.replace("_", " "))
         height, width = image.shape
         places = 0 if image.dtype == np.uint8 else 2
+        low, high, mean = image.min(), image.max(), round(float(image.mean()), 2) + 0.0
         figures.append(
             f'<figure><img alt="{name}" src="{_png(image)}"><figcaption><b>{name}</b>'
-            f"{width} × {height} {image.dtype}<br>{image.min():.{places}f} … "
-            f"{image.max():.{places}f}, mean {image.mean():.{places or 1}f}"
-            "</figcaption></figure>"
+            f"{width} × {height} {image.dtype}<br>{low:.{places}f} … {high:.{places}f}"
+            f"<br>mean {mean:.{places or 1}f}</figcaption></figure>"
         )
     heading = f"<h4>{title}</h4>" if title else ""
     return f'<section class="stages">{heading}<div>{"".join(figures)}</div></section>'
