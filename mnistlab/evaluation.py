@@ -30,10 +30,15 @@ def eval_mode(model: nn.Module) -> Iterator[None]:
 
 
 def predict_logits(
-    model: nn.Module, images: np.ndarray, batch_size: int = 500
+    model: nn.Module, images: np.ndarray, batch_size: int = 125
 ) -> np.ndarray:
     """Logits float32 (N, 10) of uint8 images (N, 28, 28), or of float32 inputs
-    (N, 28, 28) that are already normalised."""
+    (N, 28, 28) that are already normalised. Anything else: ValueError."""
+    if images.dtype not in (np.uint8, np.float32) or images.shape[1:] != (28, 28):
+        raise ValueError(
+            f"images are {images.dtype} {images.shape}; expected (N, 28, 28), uint8 "
+            "or, once normalised, float32."
+        )
     device = next(model.parameters()).device
     outputs = []
     with eval_mode(model):

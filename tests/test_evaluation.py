@@ -1,0 +1,160 @@
+"""What evaluation promises: the figures of scikit-learn, and an untouched model."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from sklearn import metrics
+
+from mnistlab.evaluation import Report, evaluate, gap, predict_logits, softmax
+from mnistlab.models import build
+from mnistlab.preprocess import normalize
+
+
+@pytest.fixture
+def report():
+    """400 guesses that are right about half of the time."""
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 10, 400)
+    logits = rng.normal(0, 1, (400, 10)).astype(np.float32)
+    logits[np.arange(400), labels] += 1.5
+    return Report(logits, labels, "a test")
+
+
+def test_the_figures_are_scikit_learn_s(report):
+    y, guess = report.labels, report.logits.argmax(1)
+    assert report.accuracy == metrics.accuracy_score(y, guess)
+    np.testing.assert_array_equal(report.confusion, metrics.confusion_matrix(y, guess))
+    np.testing.assert_allclose(
+        report.per_class, metrics.recall_score(y, guess, average=None)
+    )
+    assert report.loss == pytest.approx(
+        metrics.log_loss(y, softmax(report.logits.astype(float)))
+    )
+
+
+def test_per_class_accuracy_weighs_up_to_the_whole(report):
+    counts = np.bincount(report.labels)
+    assert report.per_class @ counts / len(report) == pytest.approx(report.accuracy)
+    assert report.confusion.sum() == len(report) == 400
+
+
+def test_a_class_without_samples_is_no_samples_and_not_zero(report):
+    some = report.labels != 3
+    less = Report(report.logits[some], report.labels[some], "a test")
+    assert np.isnan(less.per_class[3]) and not np.isnan(less.per_class[4])
+    assert "3: no samples" in str(less) and "3: no samples" not in str(report)
+
+
+def test_calibration_error_is_the_mean_gap_over_fifteen_bins(report):
+    confidence, correct = report.probabilities.max(1), report.correct
+    expected = 0.0
+    for low in np.arange(15) / 15:
+        inside = (confidence > low) & (confidence <= low + 1 / 15)
+        if inside.any():
+            difference = correct[inside].mean() - confidence[inside].mean()
+            expected += inside.mean() * abs(difference)
+    assert report.calibration_error == pytest.approx(expected, abs=1e-6)
+
+
+def test_calibration_error_of_certain_answers_is_their_error_rate():
+    logits = np.full((100, 10), -100.0, np.float32)
+    logits[:, 7] = 100
+    labels = np.full(100, 7)
+    assert Report(logits, labels, "").calibration_error == pytest.approx(0)
+    labels[:30] = 1
+    assert Report(logits, labels, "").calibration_error == pytest.approx(0.3)
+
+
+def test_the_worst_are_mistakes_and_the_most_confident_come_first(report):
+    worst = report.worst(1000)
+    assert sorted(worst) == np.flatnonzero(~report.correct).tolist()
+    confidence = report.probabilities.max(1)[worst]
+    assert (np.diff(confidence) <= 0).all()
+    np.testing.assert_array_equal(report.worst(5), worst[:5])
+
+
+def test_the_gap_is_what_training_accuracy_promises_too_much(report):
+    perfect = Report(np.eye(10, dtype=np.float32)[report.labels], report.labels, "")
+    assert gap(perfect, report) == 1 - report.accuracy > 0
+
+
+def test_softmax_survives_large_logits():
+    probabilities = softmax(np.array([[1e4, 0, -1e4], [0, 0, 0]], np.float32))
+    np.testing.assert_allclose(probabilities, [[1, 0, 0], [1 / 3] * 3], rtol=1e-6)
+
+
+def test_an_untrained_network_loses_about_ln_10(digits):
+    torch.manual_seed(0)
+    assert evaluate(build("DigitCNN"), digits).loss == pytest.approx(
+        math.log(10), abs=0.1
+    )
+
+
+def test_a_report_names_the_source_and_the_number_of_images(digits):
+    report = evaluate(build("Linear"), digits)
+    assert report.card == {
+        "accuracy": round(report.accuracy, 5),
+        "n": 200,
+        "source": digits.source,
+    }
+    assert f"of 200 ({digits.source})" in str(report)
+    assert "array" not in repr(report)
+
+
+def test_bytes_and_normalised_floats_give_the_same_logits(digits):
+    model = build("FastCNN")
+    logits = predict_logits(model, digits.images)
+    assert (logits.shape, logits.dtype) == ((200, 10), np.float32)
+    np.testing.assert_array_equal(
+        logits, predict_logits(model, normalize(digits.images))
+    )
+    np.testing.assert_allclose(
+        logits, predict_logits(model, digits.images, batch_size=7), atol=1e-4
+    )
+    assert predict_logits(model, digits.images[:0]).shape == (0, 10)
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_evaluating_is_repeatable_and_leaves_the_model_as_it_was(digits, training):
+    model = build("ImprovedCNN").train(training)
+    model[1].train(not training)  # somebody froze one batch norm, or woke it
+    modes = [module.training for module in model.modules()]
+    weights = {name: value.clone() for name, value in model.state_dict().items()}
+    first, second = (evaluate(model, digits).logits for _ in range(2))
+    assert modes == [module.training for module in model.modules()]
+    for name, value in model.state_dict().items():
+        assert torch.equal(value, weights[name]), name  # running statistics, too
+    np.testing.assert_array_equal(first, second)
+    np.testing.assert_array_equal(first, predict_logits(model.eval(), digits.images))
+
+
+def test_the_mode_is_put_back_after_an_error_too(digits):
+    model = build("FastCNN").train()
+    with pytest.raises(ValueError, match="images"):
+        predict_logits(model, normalize(digits.images).astype(np.float64))
+    model[3].register_forward_hook(lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        evaluate(model, digits)
+    assert all(module.training for module in model.modules())
+    assert torch.is_grad_enabled()
+
+
+@pytest.mark.parametrize(
+    "images, message",
+    [
+        (np.zeros((2, 784), np.uint8), r"uint8 \(2, 784\).*\(N, 28, 28\)"),
+        (np.zeros((2, 32, 32), np.float32), r"\(2, 32, 32\).*\(N, 28, 28\)"),
+        (np.zeros((2, 28, 28)), "float64.*float32"),
+        (np.zeros((2, 28, 28), np.int64), "int64.*uint8"),
+    ],
+)
+def test_other_images_are_refused(images, message):
+    with pytest.raises(ValueError, match=message):
+        predict_logits(build("Linear"), images)
+
+
+def test_nothing_to_evaluate_is_said(digits):
+    with pytest.raises(ValueError, match="no images"):
+        evaluate(build("Linear"), digits.take(slice(0)))
