@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import nn
 from torch.nn import functional as F
@@ -21,13 +22,15 @@ class History:
     """What happened, one entry an epoch; losses are plain cross-entropy.
 
     Train figures are measured like the validation's: after the epoch, in
-    evaluation mode, on as many training images as there are to validate.
+    evaluation mode, on as many random training images as there are to validate.
     """
 
     train_loss: tuple[float, ...] = ()
     train_accuracy: tuple[float, ...] = ()
+    train_confidence: tuple[float, ...] = ()
     validation_loss: tuple[float, ...] = ()
     validation_accuracy: tuple[float, ...] = ()
+    validation_confidence: tuple[float, ...] = ()
     best_epoch: int = 0  # counts from 1; 0 = none was measured
     seconds: float = 0.0  # of training, without the measuring
     stopped: str = "all epochs done"  # or why it ended earlier
@@ -89,6 +92,9 @@ def fit(
     )
     generator = torch.Generator().manual_seed(seed)
     bfloat16 = has_bfloat16() if bfloat16 is None else bfloat16
+    if validation is not None:  # some data sets are sorted, so not the first ones
+        some = np.random.default_rng(seed).permutation(len(train))[: len(validation)]
+        measured = train.take(some), validation
     rows, best_weights, best_epoch, stopped = [], None, 0, "all epochs done"
     step, seconds = 0, 0.0
 
@@ -115,11 +121,13 @@ def fit(
                             label_smoothing=label_smoothing,
                         )
                     if not math.isfinite(loss.item()):
+                        kept = f"its best weights so far, of epoch {best_epoch}"
+                        kept = kept if best_epoch else "no good weights: build it anew"
                         raise FloatingPointError(
                             f"the loss became {loss.item()} in step {step + 1} of "
-                            f"{n_steps}, at a learning rate of {lr:g}. The model holds "
-                            f"its best weights so far (epoch {best_epoch}). Lower the "
-                            "learning rate, and look at the inputs' range."
+                            f"{n_steps}; expected a finite number. The model holds "
+                            f"{kept}. Lower the learning rate ({lr:g}), and look at "
+                            "the inputs' range."
                         )
                     optim.zero_grad()
                     loss.backward()
@@ -131,15 +139,12 @@ def fit(
 
                 if validation is None:
                     continue
-                reports = [
-                    evaluate(model, digits)
-                    for digits in (train.take(slice(len(validation))), validation)
-                ]
-                rows.append([(report.loss, report.accuracy) for report in reports])
+                reports = [evaluate(model, digits) for digits in measured]
+                rows.append([(r.loss, r.accuracy, r.confidence) for r in reports])
                 accuracies = [row[1][1] for row in rows]
                 if best_epoch == 0 or accuracies[-1] > accuracies[best_epoch - 1]:
-                    best_epoch = len(rows)
                     best_weights = copy.deepcopy(model.state_dict())
+                    best_epoch = len(rows)
                 bar.set_postfix(validation=f"{accuracies[-1]:.2%}")
                 if patience and len(rows) - best_epoch >= patience:
                     stopped = f"no better for {patience} epochs"
@@ -155,7 +160,7 @@ def fit(
         *(
             tuple(row[split][figure] for row in rows)
             for split in (0, 1)
-            for figure in (0, 1)
+            for figure in (0, 1, 2)
         ),
         best_epoch=best_epoch,
         seconds=seconds,
@@ -198,6 +203,8 @@ def random_affine(
     ones.
     """
     n = int(len(images) * share)
+    if n == 0:
+        return images
 
     def uniform(limit):
         return (torch.rand(n, generator=generator) * 2 - 1) * limit

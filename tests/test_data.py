@@ -321,14 +321,13 @@ def fetch(urls, target, **more):
     return download(urls, target, unpack=gzip.decompress, **settings)
 
 
-def send(body: bytes, announced: int | None = None, then=lambda: None):
+def send(body: bytes, announced: int | None = None):
     def answer(handler):
         handler.send_response(200)
         if announced is not None:
             handler.send_header("Content-Length", str(announced))
         handler.end_headers()
         handler.wfile.write(body)
-        then()
 
     return answer
 
@@ -369,13 +368,18 @@ def test_a_failed_download_says_why_and_harms_nothing(serve, tmp_path, case):
 
 @pytest.mark.parametrize("body", [b"", PACKED[:90_000]], ids=["at once", "half-way"])
 def test_a_server_that_hangs_is_given_up(serve, tmp_path, body):
-    released = threading.Event()
-    hang = send(body, len(PACKED), then=lambda: released.wait(60))
+    given_up = threading.Event()
+
+    def hang(handler):
+        send(body, len(PACKED))(handler)
+        given_up.wait(10)
+        handler.wfile.write(PACKED[len(body) :])  # who waited would get it all
+
     try:
         with pytest.raises(DataUnavailable, match="timed out"):
             fetch([serve(hang)], tmp_path / "file", timeout=0.2)
     finally:
-        released.set()
+        given_up.set()
     assert os.listdir(tmp_path) == []
 
 
