@@ -51,7 +51,8 @@ def save(
 
     `arguments` are those the network was built with. The card adds the network,
     its normalisation and the versions to whatever else is given: dataclasses,
-    numpy values, lists, numbers, text. Returns what load() would.
+    numpy values, lists, numbers, text. Returns what load() would, and raises
+    what load() would before anything is written.
     """
     path, golden = Path(path), golden or {}
     weights = {name: t.detach().cpu() for name, t in model.state_dict().items()}
@@ -75,10 +76,11 @@ def save(
     torch.save(
         {"weights": weights, "golden": golden, "card": text, "sha256": sha256}, content
     )
+    checkpoint = _read(content.getvalue(), path.name)  # before the old one goes
     path.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(path, content.getvalue())
     write_atomically(path.with_suffix(".json"), text.encode() + b"\n")
-    return load(path)
+    return checkpoint
 
 
 def load(path: Path, network: str | None = None) -> Checkpoint:
@@ -94,8 +96,18 @@ def load(path: Path, network: str | None = None) -> Checkpoint:
             f"there is no {path.name} in {path.parent}. Notebook 01 trains a network "
             "and saves it as my_model.pt; `make model` makes best_model.pt."
         )
+    checkpoint = _read(path.read_bytes(), path.name)
+    if network not in (None, checkpoint.card["network"]):
+        raise CheckpointError(
+            f"{path.name} holds the network {checkpoint.card['network']}; {network} "
+            "was expected. Load another file, or train it anew."
+        )
+    return checkpoint
+
+
+def _read(file: bytes, name: str) -> Checkpoint:
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        content = torch.load(io.BytesIO(file), map_location="cpu", weights_only=True)
         weights, golden = content["weights"], content["golden"]
         card, sha256 = json.loads(content["card"]), content["sha256"]
         intact = _sha256({**weights, **golden}, content["card"]) == sha256
@@ -111,31 +123,27 @@ def load(path: Path, network: str | None = None) -> Checkpoint:
         AttributeError,
     ) as error:
         raise CheckpointError(
-            f"{path.name} cannot be read as a checkpoint of mnistlab "
+            f"{name}, {len(file):,} bytes, cannot be read as a checkpoint of mnistlab "
             f"({type(error).__name__}). Take it from git again, or train it anew."
         ) from error
     if not intact:
         raise CheckpointError(
-            f"{path.name} is not what was saved: its SHA-256 differs from the one "
+            f"{name} is not what was saved: its SHA-256 differs from the one "
             "inside. Take it from git again, or train it anew."
         )
     constants = card["normalization"]
     if constants != {"mean": MEAN, "std": STD}:
         raise CheckpointError(
-            f"{path.name} was trained on inputs normalised with {constants}; this "
+            f"{name} was trained on inputs normalised with {constants}; this "
             f"package uses mean {MEAN}, std {STD}. Train it anew."
-        )
-    if network not in (None, card["network"]):
-        raise CheckpointError(
-            f"{path.name} holds the network {card['network']}; {network} was expected."
         )
     try:
         model = build(card["network"], **card["arguments"])
         model.load_state_dict(weights)
     except (RuntimeError, ValueError) as error:
         raise CheckpointError(
-            f"the weights in {path.name} do not fit {card['network']} with "
-            f"{card['arguments']}: {error}"
+            f"the weights in {name} do not fit {card['network']} with "
+            f"{card['arguments']}; expected the arguments it was built with. {error}"
         ) from error
     return Checkpoint(model.eval(), card, golden, sha256)
 

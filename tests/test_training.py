@@ -260,12 +260,19 @@ def test_the_best_weights_are_kept_although_training_goes_on(halves):
     accuracy = history.validation_accuracy
     assert len(accuracy) == 8 and history.best_epoch < 8
     assert accuracy[-1] < max(accuracy)  # so the last weights are others
-    assert history.best_epoch == 1 + int(np.argmax(accuracy))  # the first of equals
+    assert history.best_epoch == 1 + int(np.argmax(accuracy))
     report = evaluate(model, halves[1])
     assert report.accuracy == accuracy[history.best_epoch - 1]
     assert report.loss == pytest.approx(
         history.validation_loss[history.best_epoch - 1], rel=1e-4
     )
+
+
+def test_of_equal_epochs_the_first_is_the_best(digits):
+    few = digits.take(slice(20))
+    history = quick(new(), few, few, epochs=15, **CLASSICAL)
+    assert history.validation_accuracy.count(1.0) > 1
+    assert history.best_epoch == history.validation_accuracy.index(1.0) + 1
 
 
 @pytest.mark.parametrize("patience", [1, 3])

@@ -1,0 +1,316 @@
+"""What checkpoint promises: what was saved comes back, or nothing does."""
+
+import errno
+import json
+import os
+import pickle
+import random
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from mnistlab import checkpoint
+from mnistlab.checkpoint import CheckpointError, load, save
+from mnistlab.evaluation import evaluate, predict_logits
+from mnistlab.models import NETWORKS, build
+from mnistlab.preprocess import MEAN, STD
+from mnistlab.training import History
+
+ADVICE = "Take it from git again, or train it anew"
+
+
+def new(name="Linear", seed=0, **arguments):
+    torch.manual_seed(seed)
+    return build(name, **arguments)
+
+
+def same(a, b) -> bool:
+    """Whether two checkpoints hold the same, bit for bit."""
+    tensors = [{**c.model.state_dict(), **c.golden} for c in (a, b)]
+    return (
+        a.card == b.card
+        and tensors[0].keys() == tensors[1].keys()
+        and all(torch.equal(tensor, tensors[1][n]) for n, tensor in tensors[0].items())
+    )
+
+
+@pytest.fixture
+def path(tmp_path):
+    return tmp_path / "model.pt"
+
+
+@pytest.fixture
+def saved(path):
+    golden = {"canvases": torch.arange(200, dtype=torch.uint8).reshape(2, 10, 10)}
+    return save(path, new(), golden=golden, seed=7)
+
+
+# --- there and back -----------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_every_network_comes_back_bit_for_bit(path, digits, name):
+    model = new(name).train()
+    model(torch.randn(8, 1, 28, 28))  # so that batch norm has seen something
+    save(path, model)
+    back = load(path, network=name)
+    assert back.card["network"] == name
+    assert back.card["parameters"] == model.parameter_count
+    assert not any(module.training for module in back.model.modules())
+    np.testing.assert_array_equal(
+        predict_logits(back.model, digits.images), predict_logits(model, digits.images)
+    )
+
+
+def test_save_returns_what_load_gives(path, saved):
+    assert same(saved, load(path)) and saved.sha256 == load(path).sha256
+    assert saved.golden["canvases"].dtype == torch.uint8
+
+
+def test_arguments_rebuild_the_network(path):
+    save(path, new("MLP", hidden=32, dropout=0.5), arguments={"hidden": 32})
+    assert load(path).model[1].out_features == 32
+
+
+def test_a_network_left_on_channels_last_is_saved_just_so(path):
+    model = new("FastCNN").to(memory_format=torch.channels_last)
+    assert same(save(path, model), save(path, new("FastCNN")))
+
+
+def test_the_card_tells_where_a_network_comes_from(path, digits):
+    model = new()
+    save(
+        path,
+        model,
+        data={"source": digits.source, "sha256": digits.sha256},
+        history=History(validation_accuracy=(0.5, 0.75), best_epoch=2),
+        test=evaluate(model, digits),
+        seed=np.int64(3),
+        bands=np.array([0.25, 0.5]),
+    )
+    card = load(path).card
+    assert card == json.loads(path.with_suffix(".json").read_text())
+    assert card["normalization"] == {"mean": MEAN, "std": STD}
+    assert card["data"] == {"source": digits.source, "sha256": digits.sha256}
+    assert card["history"]["validation_accuracy"] == [0.5, 0.75]
+    assert card["test"] == evaluate(model, digits).card
+    assert (card["seed"], card["bands"]) == (3, [0.25, 0.5])
+    assert card["versions"]["torch"] == torch.__version__
+    assert len(card["weights_sha256"]) == 64
+
+
+def test_the_hashes_see_weights_and_card(path):
+    a, b, c = save(path, new()), save(path, new(seed=1)), save(path, new(), seed=1)
+    assert len({a.sha256, b.sha256, c.sha256}) == 3
+    assert a.card["weights_sha256"] == c.card["weights_sha256"]
+    assert a.card["weights_sha256"] != b.card["weights_sha256"]
+
+
+def test_what_cannot_go_into_a_card_is_named_before_anything_is_written(path):
+    with pytest.raises(TypeError, match="PosixPath.*card|WindowsPath.*card"):
+        save(path, new(), folder=Path())
+    assert not path.exists()
+
+
+def test_the_shipped_pair_lies_in_artifacts():
+    assert checkpoint.ARTIFACTS == Path(__file__).parents[1] / "artifacts"
+
+
+# --- files that cannot be trusted ---------------------------------------------------
+
+
+def refused(path, match, **arguments):
+    """Loading raises CheckpointError and leaves the file as it is."""
+    before = path.read_bytes()
+    with pytest.raises(CheckpointError, match=f"(?s){match}") as caught:
+        load(path, **arguments)
+    assert path.name in str(caught.value)
+    assert path.read_bytes() == before
+
+
+def test_a_missing_file_names_who_makes_it(path):
+    with pytest.raises(FileNotFoundError, match="no model.pt in .*Notebook 01.*make"):
+        load(path)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"<!DOCTYPE html><title>Log in</title>",
+        b"version https://git-lfs.github.com/spec/v1\n",
+        pickle.dumps({"weights": 1}, protocol=2),
+        bytes(10_000),
+    ],
+    ids=["empty", "web page", "pointer", "pickle", "zeros"],
+)
+def test_what_is_no_checkpoint_is_refused(path, content):
+    path.write_bytes(content)
+    refused(path, f"{len(content):,} bytes, cannot be read.*{ADVICE}")
+
+
+def test_a_checkpoint_of_somebody_else_is_refused(path):
+    torch.save(new().state_dict(), path)
+    refused(path, f"cannot be read.*KeyError.*{ADVICE}")
+    torch.save(torch.zeros(3), path)
+    refused(path, "cannot be read")
+
+
+@pytest.mark.parametrize("share", [0.01, 0.3, 0.5, 0.9, 0.999])
+def test_a_cut_checkpoint_is_refused(path, saved, share):
+    content = path.read_bytes()
+    path.write_bytes(content[: int(share * len(content))])
+    refused(path, f"cannot be read.*{ADVICE}")
+
+
+@pytest.mark.parametrize("part", ["weights", "golden", "card", "hash"])
+@pytest.mark.parametrize("bit", [0, 7])
+def test_one_altered_bit_in_what_was_saved_is_noticed(path, saved, part, bit):
+    content = bytearray(path.read_bytes())
+    found = {
+        "weights": saved.model[1].weight.detach().numpy().tobytes(),
+        "golden": saved.golden["canvases"].numpy().tobytes(),
+        "card": b'"seed": 7',
+        "hash": saved.sha256.encode(),
+    }[part]
+    assert content.count(found) == 1
+    content[content.index(found) + len(found) - 1] ^= 1 << bit
+    path.write_bytes(content)
+    refused(path, ADVICE)
+
+
+@pytest.mark.filterwarnings("ignore")  # torch may warn before we refuse
+def test_one_altered_bit_anywhere_is_noticed_or_changes_nothing(path, saved):
+    content, rng, noticed = path.read_bytes(), random.Random(0), 0
+    for _ in range(150):
+        altered = bytearray(content)
+        altered[rng.randrange(len(content))] ^= 1 << rng.randrange(8)
+        path.write_bytes(altered)
+        try:
+            assert same(load(path), saved)  # padding and dates of the archive
+        except CheckpointError:
+            noticed += 1
+    assert noticed > 100
+
+
+def test_a_hostile_pickle_is_refused_and_not_run(path, tmp_path):
+    trace = tmp_path / "it ran"
+
+    class Hostile:
+        def __reduce__(self):
+            return os.mkdir, (str(trace),)
+
+    torch.save({"weights": Hostile(), "golden": {}, "card": "{}", "sha256": ""}, path)
+    refused(path, f"UnpicklingError.*{ADVICE}")
+    assert not trace.exists()
+    torch.load(path, weights_only=False)  # the control: it is indeed hostile
+    assert trace.exists()
+
+
+def test_another_network_than_expected_is_refused(path, saved):
+    refused(path, "holds the network Linear; MLP was expected", network="MLP")
+
+
+def forge(path, **changes):
+    """A checkpoint with a true hash over a card that somebody wrote."""
+    content = torch.load(path, weights_only=True)
+    card = json.dumps({**json.loads(content["card"]), **changes})
+    sha256 = checkpoint._sha256({**content["weights"], **content["golden"]}, card)
+    torch.save({**content, "card": card, "sha256": sha256}, path)
+
+
+@pytest.mark.parametrize(
+    "changes, match",
+    [
+        ({"network": "MLP"}, "do not fit MLP.*Missing key.*4.weight"),
+        ({"network": "ResNet"}, "no network 'ResNet'"),
+        ({"arguments": {"width": 3}}, r"Linear cannot be built with {'width': 3}"),
+        (
+            {"normalization": {"mean": 0.5, "std": 0.5}},
+            f"0.5.*mean {MEAN}, std {STD}.*Train it anew",
+        ),
+    ],
+)
+def test_a_card_that_does_not_fit_is_refused(path, saved, changes, match):
+    forge(path)
+    assert same(load(path), saved)  # the forgery itself is good
+    forge(path, **changes)
+    refused(path, match)
+
+
+# --- saving -------------------------------------------------------------------------
+
+
+def test_a_network_that_could_not_be_loaded_again_is_not_saved(path, saved):
+    with pytest.raises(CheckpointError, match="do not fit MLP with {}.*arguments"):
+        save(path, new("MLP", hidden=32))  # without saying so
+    assert same(load(path), saved)
+
+
+@pytest.mark.parametrize("call", ["fsync", "replace"])
+def test_a_full_disk_leaves_the_old_checkpoint(path, saved, monkeypatch, call):
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    before = sorted(os.listdir(path.parent))
+    with monkeypatch.context() as patch:
+        patch.setattr(os, call, full)
+        with pytest.raises(OSError, match="No space left"):
+            save(path, new(seed=1))
+    assert same(load(path), saved)
+    assert sorted(os.listdir(path.parent)) == before == ["model.json", "model.pt"]
+
+
+def test_a_missing_folder_is_made(tmp_path):
+    path = tmp_path / "artifacts" / "runs" / "model.pt"
+    assert same(save(path, new()), load(path))
+
+
+# One process imports torch and forks writers, which is quicker than many starts.
+WRITERS = """
+import os, random, signal, sys, time, torch
+from pathlib import Path
+from mnistlab import checkpoint, models
+
+path, rng = Path(sys.argv[1]), random.Random(0)
+made = [models.build("MLP") for _ in range(2)]
+known = {checkpoint.save(path, model).sha256 for model in made}
+assert len(known) == 2
+for round in range(int(sys.argv[2])):
+    end, start = os.pipe()
+    writer = os.fork()
+    if writer == 0:
+        while True:
+            for model in made:
+                checkpoint.save(path, model)
+                os.write(start, b".")
+    for _ in range(2):
+        os.read(end, 1)  # it is in the middle of its work
+    until = time.perf_counter() + rng.uniform(0, 0.03)
+    while time.perf_counter() < until:
+        pass
+    os.kill(writer, signal.SIGKILL)
+    _, status = os.waitpid(writer, 0)
+    assert os.WTERMSIG(status) == signal.SIGKILL
+    assert checkpoint.load(path).sha256 in known
+    os.close(end), os.close(start)
+print("survived")
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_a_kill_while_saving_leaves_the_old_or_the_new_checkpoint(path):
+    result = subprocess.run(
+        [sys.executable, "-c", WRITERS, path, "12"],
+        cwd=Path(__file__).parents[1],
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert result.stdout == "survived\n", result.stderr
+    assert load(path).card["network"] == "MLP"
