@@ -1,0 +1,173 @@
+"""`make bench`: what the README claims about speed, measured on this machine.
+
+Training is compared in one paired, interleaved run: in every round a slice of
+the conventional loop, then a whole training of ours. Tests never assert a time.
+"""
+
+import argparse
+import os
+import statistics
+import time
+
+import numpy as np
+import torch
+from torch import nn
+from torch.nn import functional as F
+from torch.utils.data import DataLoader, TensorDataset
+from torchvision import transforms
+
+from mnistlab import data
+from mnistlab.classifier import Classifier
+from mnistlab.evaluation import evaluate
+from mnistlab.models import DigitCNN, FastCNN
+from mnistlab.recipe import join
+from mnistlab.strokes import handwrite, rasterize
+from mnistlab.training import fit
+
+SLICE = 60  # batches of the conventional loop in each round
+NEEDED = 4  # its epochs until 99.0 %; `--full` counts them anew
+
+
+class Conventional(nn.Module):
+    """conv 32 - conv 64 - max-pool - dropout - fc 128, as PyTorch's own example."""
+
+    def __init__(self):
+        super().__init__()
+        self.layers = nn.Sequential(
+            nn.Conv2d(1, 32, 3),
+            nn.ReLU(),
+            nn.Conv2d(32, 64, 3),
+            nn.ReLU(),
+            nn.MaxPool2d(2),
+            nn.Dropout(0.25),
+            nn.Flatten(),
+            nn.Linear(9216, 128),
+            nn.ReLU(),
+            nn.Dropout(0.5),
+            nn.Linear(128, 10),
+        )
+
+    def forward(self, x):
+        return F.log_softmax(self.layers(x), dim=1)
+
+
+class Pictures(TensorDataset):
+    """One image at a time through ToTensor and Normalize, as tutorials do it."""
+
+    def __init__(self, digits):
+        super().__init__(torch.from_numpy(digits.labels))
+        self.images = digits.images
+        self.transform = transforms.Compose(
+            [transforms.ToTensor(), transforms.Normalize((0.1307,), (0.3081,))]
+        )
+
+    def __getitem__(self, index):
+        return self.transform(self.images[index][..., None]), self.tensors[0][index]
+
+
+class ConventionalLoop:
+    """Batch 64, Adadelta 1.0, times 0.7 after every epoch."""
+
+    def __init__(self, train):
+        self.model = Conventional()
+        self.optimizer = torch.optim.Adadelta(self.model.parameters(), lr=1.0)
+        self.schedule = torch.optim.lr_scheduler.StepLR(self.optimizer, 1, gamma=0.7)
+        self.loader = DataLoader(Pictures(train), batch_size=64, shuffle=True)
+        self.batches = self._forever()
+
+    def _forever(self):
+        while True:
+            yield from self.loader
+            self.schedule.step()
+
+    def run(self, n_batches: int) -> float:
+        """Train on that many batches; seconds."""
+        self.model.train()
+        started = time.perf_counter()
+        for _ in range(n_batches):
+            inputs, labels = next(self.batches)
+            self.optimizer.zero_grad()
+            F.nll_loss(self.model(inputs), labels).backward()
+            self.optimizer.step()
+        return time.perf_counter() - started
+
+
+def spread(values, unit="", digits=2) -> str:
+    mean, sd = statistics.mean(values), statistics.stdev(values)
+    return f"{mean:.{digits}f}{unit} (sd {sd:.{digits}f}, n = {len(values)})"
+
+
+def bench_training(rounds: int, full: bool) -> None:
+    digits = data.load("mnist")
+    train = join(digits.train, digits.validation)  # nothing is chosen here
+    conventional, per_epoch = ConventionalLoop(train), len(train) / 64
+    needed = NEEDED
+    if full:
+        needed, accuracy, seconds = 0, 0.0, 0.0
+        while accuracy < 0.99:
+            seconds += conventional.run(round(per_epoch))
+            needed += 1
+            accuracy = evaluate(conventional.model, digits.test).accuracy
+            print(f"conventional, epoch {needed}: {accuracy:.2%}, {seconds:.0f} s")
+    conventional.run(5)  # warm up both
+    fit(FastCNN(), train, epochs=0.02, progress=False)
+    ours = {"FastCNN": (FastCNN, 0.45), "DigitCNN": (DigitCNN, 0.75)}
+    slow, ratios = [], []
+    seconds = {name: [] for name in ours}
+    accuracies = {name: [] for name in ours}
+    for seed in range(rounds):
+        slow.append(conventional.run(SLICE) / SLICE * per_epoch * needed)
+        for name, (network, epochs) in ours.items():
+            torch.manual_seed(seed)
+            model = network()
+            started = time.perf_counter()
+            fit(model, train, epochs=epochs, seed=seed, progress=False)
+            seconds[name].append(time.perf_counter() - started)
+            accuracies[name].append(100 * evaluate(model, digits.test).accuracy)
+        ratios.append(slow[-1] / seconds["FastCNN"][-1])
+    source = "counted just now" if full else "counted by `bench.py --full`"
+    print(
+        f"conventional loop, {needed} epochs until 99.0 % ({source}): "
+        f"{spread(slow, ' s', 1)}, scaled up from slices of {SLICE} batches"
+    )
+    for name, (_, epochs) in ours.items():
+        print(
+            f"{name}, {epochs} epoch, all included: median "
+            f"{statistics.median(seconds[name]):.2f} s, mean "
+            f"{spread(seconds[name], ' s')}; accuracy {spread(accuracies[name], ' %')}"
+        )
+    print(f"ratio, of pairs: median {statistics.median(ratios):.0f}, {spread(ratios)}")
+
+
+def bench_prediction(n: int = 300) -> None:
+    classifier = Classifier.load()
+    canvases = [rasterize(handwrite(digit)) for digit in range(10)]
+    times = [classifier(canvases[i % 10]).milliseconds for i in range(n)][20:]
+    print(
+        f"canvas to probabilities, alarms included: median "
+        f"{statistics.median(times):.2f} ms, 95 % below "
+        f"{np.quantile(times, 0.95):.2f} ms, n = {len(times)}"
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=int, default=10)
+    parser.add_argument("--full", action="store_true", help="train the slow one, too")
+    parser.add_argument("--no-browser", action="store_true")
+    options = parser.parse_args()
+    load = os.getloadavg()[0]
+    print(
+        f"{os.cpu_count()} cores, {torch.get_num_threads()} threads, load {load:.1f}"
+        + (": BUSY, the figures say little" if load > 0.5 * os.cpu_count() else "")
+    )
+    bench_prediction()
+    bench_training(options.rounds, options.full)
+    if not options.no_browser:
+        import bench_pad
+
+        bench_pad.main()
+
+
+if __name__ == "__main__":
+    main()
