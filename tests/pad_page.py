@@ -1,0 +1,270 @@
+"""A headless browser with the drawing pad in it, in JupyterLab or on the web page.
+
+test_browser and bench_pad share it. Nothing of the user's own Jupyter settings is read
+or written.
+"""
+
+import json
+import os
+import secrets
+import shutil
+import socket
+import subprocess
+import sys
+import threading
+from contextlib import contextmanager
+from pathlib import Path
+
+import nbformat
+from playwright.sync_api import sync_playwright
+
+REPOSITORY = Path(__file__).parents[1]
+CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium")
+SECONDS = 1000  # Playwright counts milliseconds
+
+# A pad with an untrained network: the same seed makes the same one in a test.
+NOTEBOOK = """\
+import os
+import torch
+from mnistlab.classifier import Classifier
+from mnistlab.journal import Journal
+from mnistlab.models import build
+from mnistlab.pad import Pad
+from mnistlab.preprocess import MNIST_PIPELINE
+def invert(image):
+    return 255 - image
+with open("kernel.pid", "w") as file:
+    file.write(str(os.getpid()))
+torch.manual_seed(0)
+classifier = Classifier(build("FastCNN").eval())
+bug = (invert, *MNIST_PIPELINE)
+pad = Pad(classifier, bug=bug, journal=Journal("journal.sqlite"), beat_s=1)
+"""
+IDLE = """() => {
+    const notebook = window.jupyterapp?.shell?.currentWidget;
+    const kernel = notebook?.sessionContext?.session?.kernel;
+    return kernel?.connectionStatus === "connected" && kernel?.status === "idle";
+}"""
+
+
+def write_notebook(path, cells):
+    notebook = nbformat.v4.new_notebook(cells=cells)
+    notebook.metadata.kernelspec = {
+        "name": "python3",
+        "display_name": "Python 3",
+        "language": "python",
+    }
+    nbformat.write(notebook, path)
+
+
+@contextmanager
+def serve(kind, folder, *options):
+    """Serve folder/pad.ipynb by `python -m mnistlab.server`; yield its address."""
+    settings = folder / "jupyter"
+    quiet = settings / "lab/user-settings/@jupyterlab/apputils-extension"
+    quiet.mkdir(parents=True, exist_ok=True)
+    (quiet / "notification.jupyterlab-settings").write_text(
+        json.dumps({"fetchNews": "false", "checkForUpdates": False})
+    )
+    names = (
+        "JUPYTER_CONFIG_DIR",
+        "JUPYTER_DATA_DIR",
+        "JUPYTER_RUNTIME_DIR",
+        "IPYTHONDIR",
+    )
+    environment = {
+        **os.environ,
+        **{name: str(settings) for name in names},
+        "PYTHONPATH": str(REPOSITORY),
+    }
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    token = secrets.token_hex(8)
+    command = [sys.executable, "-m", "mnistlab.server", kind, f"--port={port}"]
+    command += ["--no-browser", *options]
+    if kind == "lab":
+        command += [f"--IdentityProvider.token={token}", "--allow-root"]
+        command += [f"--ServerApp.root_dir={folder}", "--ServerApp.port_retries=0"]
+        command += ["--LabApp.expose_app_in_browser=True"]
+        address = f"http://127.0.0.1:{port}/doc/tree/pad.ipynb?token={token}&reset"
+    else:
+        command += [str(folder / "pad.ipynb")]
+        address = f"http://127.0.0.1:{port}/"
+    process = subprocess.Popen(
+        command,
+        env=environment,
+        cwd=folder,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+    log = []
+    reader = threading.Thread(target=log.extend, args=(process.stdout,))
+    try:
+        for line in process.stdout:
+            log.append(line)
+            if f"127.0.0.1:{port}" in line:
+                break
+        else:
+            raise RuntimeError("the server did not start:\n" + "".join(log))
+        reader.start()
+        yield address
+    finally:
+        process.terminate()
+        process.wait()
+        if reader.ident:
+            reader.join()
+        process.stdout.close()
+
+
+@contextmanager
+def chromium():
+    """A headless browser; its pages live in contexts of their own."""
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(
+            executable_path=CHROMIUM, args=["--no-sandbox"]
+        )
+        yield browser
+        browser.close()
+
+
+class PadPage:
+    """A page with the pad, and a hand that draws on it."""
+
+    def __init__(self, browser, kind, address, **context):
+        self.kind = kind
+        self.page = browser.new_context(**context).new_page()
+        self.page.set_default_timeout(40 * SECONDS)
+        self._devtools = self.page.context.new_cdp_session(self.page)
+        self.errors, self.foreign = [], []
+        self.page.on("pageerror", lambda error: self.errors.append(str(error)))
+        self.page.on("response", self._heard)
+        self.page.goto(address)
+        if kind == "lab":
+            self.page.wait_for_function(IDLE)
+            self.page.evaluate(
+                "() => { jupyterapp.commands.execute('notebook:run-all-cells'); }"
+            )
+        self.wait_until_painted()
+
+    def _heard(self, response):
+        if "://127.0.0.1:" not in response.url and "://" in response.url:
+            self.foreign.append(response.url)
+
+    @property
+    def canvas(self):
+        return self.page.locator(".mnistlab-canvas canvas").first
+
+    def wait_until_painted(self):
+        """The kernel has answered and the canvas is black: it can be drawn on."""
+        self.page.wait_for_selector(".mnistlab-pad .answers")
+        self.wait_for(
+            """() => {
+                const canvas = document.querySelector(".mnistlab-canvas canvas");
+                if (!canvas) return false;
+                const pixels = canvas.getContext("2d").getImageData(0, 0, 9, 9).data;
+                return pixels[3] === 255;
+            }"""
+        )
+
+    def wait_for(self, script, argument=None):
+        self.page.wait_for_function(script, arg=argument)
+
+    def wait_for_strokes(self, count):
+        """The answer in the page is that of `count` finished strokes."""
+        self.page.wait_for_selector(f'.answers[data-strokes="{count}"]')
+
+    def press(self, name, group=None):
+        place = self.page.locator(group).first if group else self.page
+        place.get_by_role("button", name=name, exact=True).first.click()
+
+    def reset(self):
+        self.press("correct")
+        self.press("Clear")
+        self.wait_for_strokes(0)
+        self.wait_for_ink(lambda: 0, "===")
+
+    def to_page(self, x, y):
+        box = self.canvas.bounding_box()
+        return box["x"] + x, box["y"] + y
+
+    def draw(self, *points):
+        """With the mouse, in canvas pixels."""
+        mouse = self.page.mouse
+        mouse.move(*self.to_page(*points[0]))
+        mouse.down()
+        for point in points[1:]:
+            mouse.move(*self.to_page(*point), steps=4)
+        mouse.up()
+
+    def label(self, path="correct"):
+        answer = self.page.locator(f'.answer[data-path="{path}"]').first
+        return answer.get_attribute("data-label")
+
+    INK = """canvas => {
+        const {width, height} = canvas;
+        const pixels = canvas.getContext("2d").getImageData(0, 0, width, height).data;
+        return pixels.filter((value, index) => index % 4 === 0 && value > 127).length;
+    }"""
+
+    def ink(self, view=0):
+        """How many pixels of the canvas in the browser are white."""
+        canvases = self.page.locator(".mnistlab-canvas canvas")
+        return canvases.nth(view).evaluate(self.INK)
+
+    def wait_for_ink(self, count, comparison=">", view=0):
+        self.wait_for(
+            f"""([view, count]) => {{
+                const all = document.querySelectorAll(".mnistlab-canvas canvas");
+                return ({self.INK})(all[view]) {comparison} count;
+            }}""",
+            [view, count() if callable(count) else count],
+        )
+
+    def pixel(self, x, y):
+        script = (
+            "(canvas, at) => canvas.getContext('2d').getImageData(...at, 1, 1).data"
+        )
+        return self.canvas.evaluate(f"{script}[0]", [x, y])
+
+    def touch(self, kind, *points):
+        touches = [dict(zip("xy", self.to_page(*p), strict=True)) for p in points]
+        self._devtools.send(
+            "Input.dispatchTouchEvent", {"type": kind, "touchPoints": touches}
+        )
+
+    REPLAY = """(canvas, strokes) => {
+        const box = canvas.getBoundingClientRect(), options = {bubbles: true};
+        canvas.dispatchEvent(new KeyboardEvent("keydown", {key: "Delete", ...options}));
+        const fire = (type, [x, y]) => canvas.dispatchEvent(
+            new MouseEvent(type, {clientX: x, clientY: y, ...options}));
+        return strokes.map(stroke => {
+            // An event carries whole pixels of the page; the canvas may begin between.
+            const points = stroke
+                .map(([x, y]) => [Math.round(box.left + x), Math.round(box.top + y)])
+                .filter(([x, y], i, all) => !i || x != all[i-1][0] || y != all[i-1][1]);
+            fire("mousedown", points[0]);
+            points.slice(1).forEach(point => fire("mousemove", point));
+            fire("mouseup", points[points.length - 1]);
+            return points.map(([x, y]) => [x - box.left, y - box.top]);
+        });
+    }"""
+
+    def replay(self, strokes):
+        """Clear, and send a drawing from within the page; return the points it sent.
+
+        Returns once the answer to the last stroke is in the page.
+        """
+        answers = self.page.locator(".answers").first
+        before = int(answers.get_attribute("data-update"))
+        sent = self.canvas.evaluate(self.REPLAY, [s.tolist() for s in strokes])
+        self.wait_for(
+            """([before, count]) => {
+                const seen = document.querySelector(".answers").dataset;
+                return seen.strokes == count && +seen.update > before;
+            }""",
+            [before, len(strokes)],
+        )
+        return sent
