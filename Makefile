@@ -10,10 +10,10 @@ help:  ## list the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 12
 
 lab: .venv/ready  ## open JupyterLab on the notebooks
-	$(BIN)/jupyter lab --config=mnistlab/server.py notebooks
+	$(BIN)/python -m mnistlab.server lab notebooks
 
 app: .venv/ready  ## serve the drawing pad as a web page on 127.0.0.1
-	$(BIN)/python -m mnistlab.server
+	$(BIN)/python -m mnistlab.server app notebooks/04_draw.ipynb
 
 test: .venv/ready  ## check the style and run every test and notebook
 	$(BIN)/ruff check .
