@@ -7,7 +7,9 @@ with: to try another step, write a function and put it into the tuple.
 """
 
 import csv
+import warnings
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -47,10 +49,15 @@ def center_of_mass(image: np.ndarray) -> np.ndarray:
 
     The centre of mass comes to lie on row 14, column 14 (counted from 0), to the
     nearest whole pixel: where MNIST's own images have it (LeCun et al. 1998). Ink
-    never falls off the edge.
+    never falls off the edge. Raises ValueError where there is none.
     """
     height, width = image.shape
     mass = image.astype(np.float64)
+    if not image.any():
+        raise ValueError(
+            f"no ink is left in {width} x {height} pixels: a pen this thin vanishes "
+            "when the drawing is shrunk. Draw with a thicker one."
+        )
     y = (mass.sum(1) @ np.arange(height)) / mass.sum()
     x = (mass.sum(0) @ np.arange(width)) / mass.sum()
     top = min(max(round(14 - y), 0), 28 - height)
@@ -184,37 +191,42 @@ def load_picture(source, *, ink: str = "light", paper: int | None = None) -> np.
     for dark) shows through.
     ink: "light" for light ink on dark paper, "dark" for the opposite, which is
     then inverted. It is declared because a guess would be wrong in silence.
-    Raises ValueError for a picture that cannot be read as this.
+    Raises ValueError for a picture that cannot be read as this, before decoding it
+    if it is too large, and FileNotFoundError.
     """
     if ink not in ("light", "dark"):
         raise ValueError(f"ink={ink!r}; expected 'light' (on dark paper) or 'dark'.")
     if paper is None:
         paper = 0 if ink == "light" else 255
+    if not isinstance(paper, int) or not 0 <= paper <= 255:
+        raise ValueError(f"paper={paper!r}; expected a whole number, 0 to 255.")
     if isinstance(source, np.ndarray):
         picture = _from_array(source)
-    elif isinstance(source, Image.Image):
-        picture = source
     else:
-        picture = _open(Path(source))
-    _refuse_size(*picture.size)
-    grey = _grey(ImageOps.exif_transpose(picture), paper)
+        picture = _decode(source)
+    grey = _grey(picture, paper)
     return grey if ink == "light" else 255 - grey
 
 
-def _open(path: Path) -> Image.Image:
+def _decode(source) -> Image.Image:
+    """The picture of a path, or one that may not be decoded yet, turned upright."""
+    is_open = isinstance(source, Image.Image)
+    name = "the picture" if is_open else Path(source).name
     try:
-        picture = Image.open(path)
-        _refuse_size(*picture.size)
-        picture.load()
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", UserWarning)  # damage that Pillow skips
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            with nullcontext(source) if is_open else Image.open(source) as picture:
+                _refuse_size(*picture.size)
+                return ImageOps.exif_transpose(picture)
+    except (FileNotFoundError, ValueError):
+        raise
     except UnidentifiedImageError as error:
-        raise ValueError(f"{path.name} is no picture that Pillow knows.") from error
-    except Image.DecompressionBombError as error:
-        raise ValueError(f"{path.name}: {error}") from error
-    except (OSError, SyntaxError) as error:
-        if isinstance(error, FileNotFoundError):
-            raise
-        raise ValueError(f"{path.name} is cut or damaged: {error}") from error
-    return picture
+        raise ValueError(f"{name} is no picture that Pillow knows.") from error
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise ValueError(f"{name} is too large: {error}") from error
+    except Exception as error:  # on a broken file Pillow's readers raise all sorts
+        raise ValueError(f"{name} is cut or damaged: {error}") from error
 
 
 def _refuse_size(width: int, height: int) -> None:
@@ -237,6 +249,11 @@ def _from_array(array: np.ndarray) -> Image.Image:
     if array.dtype == bool:
         array = array * np.uint8(255)
     elif array.dtype == np.uint16:
+        if 0 < array.max() < 256:
+            raise ValueError(
+                f"16-bit pixels that end at {array.max()}; expected 0..65535. If they "
+                "are 8-bit values, say so: .astype(np.uint8)."
+            )
         array = np.rint(array / 257).astype(np.uint8)
     elif np.issubdtype(array.dtype, np.floating):
         low, high = float(array.min()), float(array.max())
@@ -255,7 +272,11 @@ def _from_array(array: np.ndarray) -> Image.Image:
 
 def _grey(picture: Image.Image, paper: int) -> np.ndarray:
     if picture.mode.startswith("I") or picture.mode == "F":
-        return np.asarray(_from_array(_deep(picture)))
+        deep = _deep(picture)
+        grey = np.asarray(_from_array(deep))
+        return np.where(
+            deep == picture.info.get("transparency", -1), np.uint8(paper), grey
+        )
     if picture.mode in ("LA", "PA", "RGBA", "La", "RGBa") or "transparency" in (
         picture.info
     ):

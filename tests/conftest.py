@@ -5,6 +5,7 @@ import threading
 from functools import cache
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
+import hypothesis
 import numpy as np
 import pytest
 
@@ -12,6 +13,9 @@ from mnistlab import data
 from mnistlab.data import Digits
 from mnistlab.preprocess import center_of_mass, crop_to_ink, fit_20x20
 from mnistlab.strokes import handwrite, rasterize
+
+hypothesis.settings.register_profile("any machine", deadline=None)
+hypothesis.settings.load_profile("any machine")
 
 
 @pytest.fixture(scope="session", autouse=True)
