@@ -38,9 +38,8 @@ PRIVATE = re.compile(
 
 def texts(output) -> list[str]:
     """All that a reader sees of an output, but pictures."""
-    found = [
-        text for mime, text in output.get("data", {}).items() if "image" not in mime
-    ]
+    data = output.get("data", {})
+    found = [text for mime, text in data.items() if not mime.startswith("image/")]
     found += [output.get("text", ""), output.get("evalue", "")]
     found += output.get("traceback", [])
     return [str(text) for text in found]
@@ -178,6 +177,7 @@ SPOILT = [
     (lambda nb: show(nb, "saved as /home/ada/model.pt"), "path or address"),
     (lambda nb: show(nb, "/tmp/ipykernel_1/2.py: warning"), "path or address"),
     (lambda nb: show(nb, r"saved in C:\Users\ada"), "path or address"),
+    (lambda nb: show(nb, f"written to {ROOT}"), "path or address"),
     (lambda nb: show(nb, "see https://example.org"), "path or address"),
     (lambda nb: show(nb, "<object at 0x7f3c1e2d4a90>"), "path or address"),
     (lambda nb: show(nb, "", **{"text/html": "<p>/root/x"}), "path or address"),
@@ -250,7 +250,7 @@ def test_other_words_are_a_difference(stored, run):
     assert sanitized(stored) != sanitized(run)
 
 
-def test_the_names_of_the_sources_are_those_of_the_package(sample_source, tmp_path):
+def test_the_names_of_the_sources_are_those_of_the_package(sample_source):
     assert sanitized(f"n = 3 ({sample_source})") == "n = # (<digits>)"
     assert sanitized(strokes.HAND_SOURCE) == sanitized(strokes.PENS_SOURCE) == "<pens>"
 
@@ -302,14 +302,11 @@ def test_a_refreshed_notebook_passes_and_an_edited_one_does_not(tmp_path):
     assert "images" in refreshed.cells[2].outputs[-1].text
 
     def nbval():
-        command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"]
-        options = [
-            "--nbval",
-            "--nbval-current-env",
-            f"--nbval-sanitize-with={SANITIZE}",
-        ]
+        pytest_alone = [sys.executable, "-m", "pytest", "-c", "/dev/null", "-q"]
+        options = ["--nbval", "--nbval-current-env", "-p", "no:cacheprovider"]
+        sanitize = f"--nbval-sanitize-with={SANITIZE}"
         return subprocess.run(
-            [*command, "-c", "/dev/null", *options, path],
+            [*pytest_alone, *options, sanitize, path],
             cwd=tmp_path,
             capture_output=True,
             text=True,
