@@ -316,7 +316,8 @@ class Pad:
                 if self.path != "correct":
                     self.faulty = self._bugged(self.canvas)
         except Exception:  # the status line says it; an old answer must not stay
-            self._answer.value = _card("", self.path, "No answer.")
+            no = '<p class="hint">No answer.</p>'
+            self._answer.value = _card("", self.path, no)
             raise
         cards, strips = [], []
         hint = escape(self._missing) or "Draw a digit, 0 to 9."
@@ -324,21 +325,20 @@ class Pad:
             if self.path not in (path, "both"):
                 continue
             title = path if self.path == "both" else ""
-            if said is not None:
+            if said is not None and np.isfinite(said.logits).all():
                 cards.append(_answer(title, path, said, self._logits.value))
-                strips.append(_strip(title, said.stages))
+                strips.append((title, said.stages))
             else:
-                cards.append(_card(title, path, hint))
-                if not blank:
-                    steps = MNIST_PIPELINE if path == "correct" else self.bug
-                    strips.append(_strip(title, trace(self.canvas, steps)))
+                cards.append(_card(title, path, f'<p class="hint">{hint}</p>'))
+                steps = MNIST_PIPELINE if path == "correct" else self.bug
+                strips.append((title, () if blank else trace(self.canvas, steps)))
         finished = len(strokes) - (self._stroke is not None)
         self._answer.value = (
             f'<div class="answers" data-update="{self._updates}" '
             f'data-strokes="{finished}">{"".join(cards)}</div>'
         )
         self._say("")
-        self._stages.value = "".join(strips)
+        self._stages.value = "".join(_strip(*strip) for strip in strips)
 
     def _say(self, text, kind="quiet"):
         """Put it into the status line, in place of what was said before."""
@@ -495,6 +495,8 @@ def _answer(title, path, prediction, logits):
 
 def _strip(title, stages):
     """The stages in a row: grey pictures with fixed limits, range and mean."""
+    if not stages:
+        return ""
     figures = []
     for stage in stages:
         image, name = stage.image, escape(stage.name.replace("_", " "))

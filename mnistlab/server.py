@@ -44,7 +44,11 @@ def main(kind: str, *options: str) -> None:
         from jupyterlab.labapp import LabApp
 
         server["kernel_websocket_connection_class"] = "mnistlab.server.PromptConnection"
-        settings = [f"--ServerApp.{name}={value}" for name, value in server.items()]
+        settings = [
+            f"--ServerApp.{name}={value}"
+            for name, value in server.items()
+            if not any(f".{name}=" in option for option in options)  # given by hand
+        ]
         LabApp.launch_instance([*settings, *options])
     elif kind == "app":
         from traitlets.config import Config

@@ -1,0 +1,87 @@
+"""How long after the end of a stroke its label is in the page, in a real browser.
+
+python tests/bench_pad.py: both hosts, with and without mnistlab.server's connection,
+in turn, so that a busy moment does not meet one of them alone.
+"""
+
+import sys
+import tempfile
+from pathlib import Path
+
+import nbformat
+import numpy as np
+import pad_page
+
+STROKES = 25  # measured in each of ROUNDS visits of each host and setting
+ROUNDS = 2
+WARM_UP = 5
+STOCK = "jupyter_server.services.kernels.connection.channels"
+STOCK += ".ZMQChannelsWebsocketConnection"
+
+# One stroke in 20 moves at the pace of a hand; the clock starts as the button is
+# released and stops at the first frame's script that finds the answer in the page.
+STROKE = """([x0, y0, x1, y1, count]) => new Promise(done => {
+    const canvas = document.querySelector(".mnistlab-canvas canvas");
+    const box = canvas.getBoundingClientRect(), moves = 20;
+    const fire = (type, at) => canvas.dispatchEvent(new MouseEvent(type, {
+        clientX: Math.round(box.left + x0 + (x1 - x0) * at / moves),
+        clientY: Math.round(box.top + y0 + (y1 - y0) * at / moves), bubbles: true}));
+    let at = 0;
+    fire("mousedown", 0);
+    const timer = setInterval(() => {
+        if (++at <= moves) return fire("mousemove", at);
+        clearInterval(timer);
+        const watch = new MutationObserver(() => {
+            const seen = document.querySelector(".answers");
+            if (!seen || seen.dataset.strokes != count) return;
+            watch.disconnect();
+            done(performance.now() - started);
+        });
+        watch.observe(document.querySelector(".mnistlab-pad"),
+                      {subtree: true, childList: true});
+        const started = performance.now();
+        fire("mouseup", moves);
+    }, 16);
+})"""
+
+
+def visit(browser, kind, address, rng) -> list[float]:
+    """Draw STROKES strokes on a pad opened anew; milliseconds for each."""
+    page = pad_page.PadPage(browser, kind, address)
+    took = []
+    for number in range(WARM_UP + STROKES):
+        if number % 4 == 0:
+            page.reset()
+        ends = rng.uniform(20, 260, 4).tolist()
+        took.append(page.page.evaluate(STROKE, [*ends, number % 4 + 1]))
+    page.page.context.close()
+    return took[WARM_UP:]
+
+
+def main() -> None:
+    if not pad_page.CHROMIUM:
+        raise SystemExit("no browser: install chromium or set CHROMIUM to its path")
+    print("stroke end to label in the page, ms, headless Chromium on loopback")
+    rng = np.random.default_rng(0)
+    cells = [nbformat.v4.new_code_cell(pad_page.NOTEBOOK + "pad")]
+    with tempfile.TemporaryDirectory() as name, pad_page.chromium() as browser:
+        folder = Path(name)
+        pad_page.write_notebook(folder / "pad.ipynb", cells)
+        for kind, app in ("app", "Voila"), ("lab", "ServerApp"):
+            stock = f"--{app}.kernel_websocket_connection_class={STOCK}"
+            settings = {"mnistlab.server": [], "Jupyter's own": [stock]}
+            took = {setting: [] for setting in settings}
+            for _ in range(ROUNDS):
+                for setting, options in settings.items():
+                    with pad_page.serve(kind, folder, *options) as address:
+                        took[setting] += visit(browser, kind, address, rng)
+            for setting, times in took.items():
+                print(
+                    f"{kind}  {setting:<16} median {np.median(times):5.1f}  "
+                    f"p95 {np.percentile(times, 95):5.1f}  n {len(times)}"
+                )
+                sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    main()
