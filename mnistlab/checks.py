@@ -70,6 +70,7 @@ class InputAlarm(ValueError):
     """An input contradicts the training images; the message says how."""
 
 
+@np.errstate(invalid="ignore", over="ignore")  # what is no number rings an alarm
 def measure(inputs: np.ndarray) -> dict[str, np.ndarray]:
     """The statistics of normalised inputs, float32 (N, 28, 28): each float (N,).
 
@@ -158,7 +159,7 @@ class Reference:
         bounds["paper"] = (-0.02, float(found["paper"].max()) + 0.02)
         bounds["lowest"] = (float(found["lowest"].min()) - 0.01, 1.0)
         bounds["highest"] = (0.0, float(found["highest"].max()) + 0.01)
-        bounds["peak"] = (INK / 255, float("inf"))
+        bounds["peak"] = (INK / 255, 1e9)  # JSON has no infinity
         means, energies = inputs.mean((1, 2)), energy(logits)
         return cls(
             {name: bounds[name] for name in STATISTICS},
@@ -171,13 +172,15 @@ class Reference:
     @classmethod
     def from_card(cls, card: dict) -> "Reference":
         """The reference in a checkpoint's card, where it is kept as a dict."""
-        bounds = {name: tuple(pair) for name, pair in card["bounds"].items()}
-        if set(bounds) != set(STATISTICS):
+        bounds = {name: tuple(pair) for name, pair in card.get("bounds", {}).items()}
+        if set(bounds) != set(STATISTICS) or set(card) != set(cls.__annotations__):
             raise ValueError(
-                f"the reference knows {sorted(bounds)}, this version of the checks "
-                f"{sorted(STATISTICS)}. Train the checkpoint anew."
+                f"the reference knows {sorted(bounds)} and {sorted(card)}, this "
+                f"version of the checks {sorted(STATISTICS)} and "
+                f"{sorted(cls.__annotations__)}. Train the checkpoint anew."
             )
-        return cls(**{**card, "bounds": bounds})
+        pairs = {name: tuple(card[name]) for name in ("mean", "energy")}
+        return cls(**{**card, **pairs, "bounds": bounds})
 
     def outside(self, inputs: np.ndarray) -> dict[str, np.ndarray]:
         """Which alarms ring for inputs (N, 28, 28): name -> bool (N,)."""

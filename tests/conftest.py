@@ -84,6 +84,36 @@ def mnist():
     return data.load("mnist")
 
 
+def quick_classifier(train: Digits, epochs: float):
+    from mnistlab.checks import Reference  # strokes are tested without torch
+    from mnistlab.classifier import Classifier
+    from mnistlab.evaluation import predict_logits
+    from mnistlab.models import FastCNN, torch
+    from mnistlab.preprocess import normalize
+    from mnistlab.training import fit
+
+    torch.manual_seed(0)
+    model = FastCNN()
+    fit(model, train, epochs=epochs, bfloat16=False, progress=False)
+    logits = predict_logits(model, train.images[:5000])
+    inputs = normalize(train.images)
+    return Classifier(model, Reference.measured_on(inputs, logits, train.source))
+
+
+@pytest.fixture(scope="session")
+def classifier():
+    """A small network that has learnt the scripted hand, and its reference."""
+    from mnistlab.recipe import hand_images
+
+    return quick_classifier(hand_images(600, seed=1), epochs=4)
+
+
+@pytest.fixture(scope="session")
+def mnist_classifier(mnist):
+    """The same on MNIST's training images, all of them for the reference."""
+    return quick_classifier(mnist.train, epochs=0.1)
+
+
 @pytest.fixture
 def serve():
     """serve(answer) -> address of a web server here; answer(handler) per request."""

@@ -1,0 +1,449 @@
+"""What checks promises: alarms that ring for what they name and for little else."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+
+from mnistlab import data
+from mnistlab.checks import (
+    CAUSES,
+    SERIOUS,
+    STATISTICS,
+    Drift,
+    InputAlarm,
+    Reference,
+    energy,
+    measure,
+)
+from mnistlab.evaluation import predict_logits
+from mnistlab.preprocess import (
+    MEAN,
+    MNIST_PIPELINE,
+    NAIVE_PIPELINE,
+    STD,
+    normalize,
+    resize_28x28,
+    trace,
+)
+from mnistlab.recipe import hand_images
+from mnistlab.strokes import handwrite, rasterize
+
+
+@pytest.fixture(scope="module")
+def reference(classifier):
+    return classifier.reference
+
+
+@pytest.fixture(scope="module")
+def unseen():
+    """200 digits of the scripted hand that nothing was measured on."""
+    return hand_images(200, seed=2)
+
+
+@pytest.fixture(scope="module")
+def canvas():
+    return rasterize(handwrite(4, seed=4))
+
+
+def names(alarms) -> set[str]:
+    return {alarm.name for alarm in alarms}
+
+
+def invert(image):
+    return 255 - image
+
+
+def shares(reference, images, chunk=5000) -> dict[str, float]:
+    """How many of uint8 images ring each alarm, any of them, and a serious one."""
+    counts = dict.fromkeys([*CAUSES, "any", "serious"], 0)
+    for start in range(0, len(images), chunk):
+        rings = reference.outside(normalize(images[start : start + chunk]))
+        rings["any"] = np.any(list(rings.values()), axis=0)
+        rings["serious"] = np.any([rings[name] for name in SERIOUS], axis=0)
+        for name, rang in rings.items():
+            counts[name] += int(rang.sum())
+    return counts
+
+
+# --- the statistics -----------------------------------------------------------------
+
+
+def in_words(image) -> dict[str, float]:
+    """The statistics of one image, 0..1, as measure's docstring says them."""
+    pixels = [(y, x, image[y, x]) for y in range(28) for x in range(28)]
+    ringed = [v for y, x, v in pixels if y in (0, 27) or x in (0, 27)]
+    inked = [(y, x) for y, x, v in pixels if v >= 32 / 255]
+    mass = sum(min(max(v, 0), 1) for *_, v in pixels)
+    steps = np.clip(image, 0, 1)
+    outline = (
+        abs(steps[1:] - steps[:-1]).sum() + abs(steps[:, 1:] - steps[:, :-1]).sum()
+    )
+    spans = [max(side) - min(side) + 1 for side in zip(*inked, strict=True)]
+    return {
+        "peak": image.max(),
+        "highest": image.max(),
+        "lowest": image.min(),
+        "border": np.mean(ringed),
+        "paper": np.mean([image[0, 0], image[0, 27], image[27, 0], image[27, 27]]),
+        "ink": image.mean(),
+        "pen_px": 2 * mass / outline,
+        "side_px": max(spans, default=0),
+        "center_x": sum(x * min(max(v, 0), 1) for _, x, v in pixels) / mass,
+        "center_y": sum(y * min(max(v, 0), 1) for y, _, v in pixels) / mass,
+    }
+
+
+def test_the_statistics_are_what_their_names_say(unseen):
+    images = np.concatenate([unseen.images[:5], 255 - unseen.images[:2]])
+    noise = np.random.default_rng(0).normal(0.3, 1, (2, 28, 28)).astype(np.float32)
+    inputs = np.concatenate([normalize(images), noise])
+    found = measure(inputs)
+    assert set(found) == set(STATISTICS)
+    for n, image in enumerate(inputs * STD + MEAN):
+        for name, value in in_words(image).items():
+            assert found[name][n] == pytest.approx(value, abs=1e-4), (name, n)
+
+
+def test_the_pen_is_as_wide_as_it_is():
+    for width in (2, 3, 4):
+        image = np.zeros((1, 28, 28), np.uint8)
+        image[0, 4:24, 10 : 10 + width] = 255
+        area, outline = 20 * width, 2 * (20 + width)
+        found = measure(normalize(image))
+        assert found["pen_px"][0] == pytest.approx(2 * area / outline, abs=1e-3)
+        assert found["side_px"][0] == 20
+
+
+@settings(max_examples=60)
+@given(arrays(np.float32, (2, 28, 28), elements=st.floats(width=32)))
+def test_any_input_is_measured_and_what_is_no_number_rings(reference, inputs):
+    rings = reference.outside(inputs)
+    assert set(rings) == set(CAUSES)
+    assert all(rang.shape == (2,) and rang.dtype == bool for rang in rings.values())
+    broken = ~np.isfinite(inputs).all((1, 2))
+    assert rings["range"][broken].all()
+
+
+def test_one_pixel_that_is_no_number_is_serious(reference, canvas):
+    for value in (np.nan, np.inf, -np.inf):
+
+        def spoil(image, value=value):
+            image = image.copy()
+            image[13, 13] = value
+            return image
+
+        alarms = reference.check(trace(canvas, (*MNIST_PIPELINE, spoil)))
+        assert any(alarm.serious for alarm in alarms)
+
+
+def test_no_inputs_are_no_alarms(reference):
+    rings = reference.outside(np.empty((0, 28, 28), np.float32))
+    assert {len(rang) for rang in rings.values()} == {0}
+
+
+# --- the thresholds -----------------------------------------------------------------
+
+
+def test_thresholds_come_from_the_training_images(unseen):
+    inputs = normalize(unseen.images)
+    logits = np.zeros((200, 10), np.float32)
+    reference = Reference.measured_on(inputs, logits, "these")
+    found = measure(inputs)
+    for name in ("ink", "pen_px", "side_px", "center_x", "center_y"):
+        low, high = reference.bounds[name]
+        assert low == pytest.approx(np.quantile(found[name], 0.0005))
+        assert high == pytest.approx(np.quantile(found[name], 0.9995))
+    assert (reference.n, reference.source) == (200, "these")
+    assert reference.mean == pytest.approx((inputs.mean(), inputs.mean((1, 2)).std()))
+    assert reference.energy == pytest.approx((-np.log(10), 0), abs=1e-5)
+    # Of pixels, border and paper, no image that was measured may be outside.
+    assert not any(
+        reference.outside(inputs)[name].any() for name in ("range", *SERIOUS)
+    )
+
+
+def test_fainter_training_images_allow_fainter_drawings(unseen):
+    logits = np.zeros((200, 10), np.float32)
+    full, faint = (
+        Reference.measured_on(normalize(images), logits, "")
+        for images in (unseen.images, unseen.images // 2)
+    )
+    assert faint.bounds["ink"][0] < full.bounds["ink"][0]
+    assert faint.bounds["highest"][1] == pytest.approx(127 / 255 + 0.01, abs=1e-3)
+    assert faint.outside(normalize(unseen.images))["range"].any()
+
+
+def test_the_network_has_no_say_in_the_thresholds(unseen):
+    inputs, rng = normalize(unseen.images), np.random.default_rng(0)
+    one, other = (
+        Reference.measured_on(inputs, rng.normal(size=(200, 10)), "") for _ in "ab"
+    )
+    assert one.bounds == other.bounds and one.energy != other.energy
+
+
+def test_good_drawings_ring_little_and_nothing_serious(reference, unseen):
+    """Measured: 3 of 200, all of them for their ink."""
+    found = shares(reference, unseen.images)
+    assert found["serious"] == 0
+    assert found["any"] <= 10
+
+
+def test_the_false_alarms_on_mnists_test_images(mnist, mnist_classifier):
+    """Measured: 46 of 10,000 (ink 19, frame 27), none of them serious."""
+    found = shares(mnist_classifier.reference, mnist.test.images)
+    assert found["serious"] == 0
+    assert 0 < found["any"] < 150
+
+
+@pytest.fixture(scope="module")
+def every_image():
+    """All 70,000 images of MNIST, or the 5,000 of the sample."""
+    folder = data.data_folder() / "MNIST" / "raw"
+    whole = all((folder / name).exists() for name in data.MNIST_FILES)
+    found = data.load("mnist" if whole else "sample")
+    parts = (found.train, found.validation, found.test)
+    images = np.concatenate([part.images for part in parts])
+    assert len(images) == (70_000 if whole else 5_000)
+    return images
+
+
+def test_every_inverted_image_is_caught_and_no_other(reference, every_image):
+    assert shares(reference, every_image)["polarity"] == 0
+    found = shares(reference, 255 - every_image)
+    assert found["polarity"] == found["serious"] == len(every_image)
+
+
+def test_every_inverted_digit_of_the_hand_is_caught(reference, unseen):
+    assert shares(reference, unseen.images)["polarity"] == 0
+    assert shares(reference, 255 - unseen.images)["polarity"] == 200
+
+
+# --- the alarms of one drawing ------------------------------------------------------
+
+
+def drawn(**areas) -> np.ndarray:
+    """A canvas with a rectangle: rows and columns as (start, end), and its grey."""
+    canvas = np.full((280, 280), areas.get("paper", 0), np.uint8)
+    canvas[slice(*areas["rows"]), slice(*areas["columns"])] = areas.get("grey", 255)
+    return canvas
+
+
+def as_inputs(change):
+    """A case made by a last step that changes the normalised input."""
+
+    def case(canvas):
+        return trace(canvas, (*MNIST_PIPELINE, change))
+
+    return case
+
+
+def as_images(change):
+    """A case made by a step that changes the uint8 image before normalize."""
+
+    def case(canvas):
+        return trace(canvas, (*MNIST_PIPELINE[:-1], change, normalize))
+
+    return case
+
+
+CASES = {
+    "blank": [as_images(lambda image: image * 0), as_images(lambda image: image // 10)],
+    "range": [
+        as_inputs(lambda inputs: inputs * 255),
+        as_inputs(lambda inputs: -inputs),
+        as_inputs(lambda inputs: (inputs - np.float32(MEAN)) / np.float32(STD)),
+    ],
+    "polarity": [
+        as_images(invert),
+        lambda canvas: trace(255 - canvas),
+        lambda canvas: trace(canvas, (invert, *MNIST_PIPELINE)),
+        lambda canvas: trace(drawn(rows=(0, 280), columns=(0, 280))),  # all inked
+    ],
+    "background": [
+        as_images(lambda image: np.maximum(image, 40)),
+        as_inputs(lambda inputs: inputs * np.float32(STD) + np.float32(MEAN)),
+    ],
+    "ink": [
+        lambda canvas: trace(np.tril(drawn(rows=(40, 240), columns=(40, 240)))),
+        lambda canvas: trace(rasterize([np.array([[90.0, 70.0]])])),  # a dot
+        as_images(lambda image: image // 4),  # low contrast
+        lambda canvas: trace(drawn(rows=(40, 240), columns=(100, 101))),  # a hair
+    ],
+    "frame": [
+        as_images(lambda image: np.roll(image, 3, 0)),
+        as_images(lambda image: np.roll(image, -3, 1)),
+        as_images(lambda image: np.pad(image[::2, ::2], 7)),
+    ],
+}
+
+
+@pytest.mark.parametrize(
+    "name, case", [(name, case) for name in CASES for case in CASES[name]]
+)
+def test_each_alarm_rings_for_a_case_made_for_it(reference, canvas, name, case):
+    assert not reference.check(trace(canvas))
+    stages = case(canvas)
+    alarm = {alarm.name: alarm for alarm in reference.check(stages)}[name]
+    assert not alarm.low <= alarm.value <= alarm.high
+    assert STATISTICS[alarm.statistic] == name
+    assert (alarm.low, alarm.high) == reference.bounds[alarm.statistic]
+    assert alarm.serious == (name in SERIOUS)
+    assert alarm.stage in [stage.name for stage in stages]
+    for part in (name, f"{alarm.value:.3g}", f"{alarm.high:.3g}", CAUSES[name]):
+        assert part in str(alarm)
+
+
+def test_every_alarm_has_a_case_a_cause_and_a_statistic():
+    assert set(CASES) == set(CAUSES) == set(STATISTICS.values())
+
+
+def test_moving_and_shrinking_ring_the_frame_and_nothing_else(reference, canvas):
+    for case in CASES["frame"][:2]:
+        assert names(reference.check(case(canvas))) == {"frame"}
+
+
+@pytest.mark.parametrize(
+    "pipeline, stage",
+    [
+        ((invert, *MNIST_PIPELINE), "invert"),
+        ((*MNIST_PIPELINE[:3], invert, normalize), "normalize"),
+        ((invert, *NAIVE_PIPELINE), "invert"),
+        ((resize_28x28, invert, normalize), "normalize"),
+    ],
+)
+def test_an_inversion_is_named_where_it_happens(reference, canvas, pipeline, stage):
+    """Between crop and centring no paper is left: there only golden drawings help."""
+    first, *_ = reference.check(trace(canvas, pipeline))
+    assert (first.name, first.stage) == ("polarity", stage)
+    assert first.value > 0.9
+
+
+def test_a_bright_canvas_is_named_although_a_crop_would_hide_it(reference, canvas):
+    def hide(image):
+        return invert(image)
+
+    stages = trace(255 - canvas, (hide, *MNIST_PIPELINE))
+    assert not names(reference.check(stages[1:]))  # what is left looks right
+    (alarm,) = reference.check(stages)
+    assert (alarm.name, alarm.stage) == ("polarity", "original")
+
+
+def test_a_drawing_rings_as_its_input_does_in_a_batch(reference, unseen):
+    for image in (
+        *unseen.images[:20],
+        *(255 - unseen.images[:3]),
+        unseen.images[0] // 5,
+    ):
+        rings = reference.outside(normalize(image)[None])
+        expected = {name for name, rang in rings.items() if rang[0]}
+        stages = trace(np.pad(image, 1), (lambda padded: padded[1:-1, 1:-1], normalize))
+        assert names(reference.check(stages)) == expected
+
+
+def test_the_serious_alarms_come_first(reference, canvas):
+    alarms = reference.check(trace(255 - canvas, (*MNIST_PIPELINE, lambda x: x * 3)))
+    assert len(alarms) > 3
+    assert len(names(alarms)) == len(alarms)  # each says it once
+    serious = [alarm.serious for alarm in alarms]
+    assert serious == sorted(serious, reverse=True) and len(set(serious)) == 2
+
+
+def test_require_says_what_was_found_expected_and_likely(reference, canvas):
+    with pytest.raises(InputAlarm) as caught:
+        reference.require(trace(canvas, (invert, *MNIST_PIPELINE)))
+    first, *_ = str(caught.value).splitlines()
+    assert first.startswith("polarity: border is ")
+    assert " at invert, training images have 0 to 0.5 (" in first
+    assert CAUSES["polarity"] in first
+    assert isinstance(caught.value, ValueError)
+
+
+def test_require_lets_pass_what_can_be_answered(reference, canvas):
+    reference.require(trace(canvas))
+    stages = CASES["frame"][0](canvas)
+    assert names(reference.check(stages)) == {"frame"}
+    reference.require(stages)
+
+
+# --- drift --------------------------------------------------------------------------
+
+
+def test_energy_is_minus_logsumexp():
+    logits = np.random.default_rng(0).normal(0, 300, (50, 10))
+    expected = -torch.logsumexp(torch.from_numpy(logits), -1).numpy()
+    assert np.allclose(energy(logits), expected)
+    assert energy(logits[0]) == pytest.approx(expected[0])
+
+
+def windows(classifier, images, size, count=300):
+    """Drift of `count` random windows of `size` images."""
+    inputs = normalize(images)
+    means = inputs.mean((1, 2))
+    energies = energy(predict_logits(classifier.model, inputs))
+    rng = np.random.default_rng(0)
+    chosen = [rng.choice(len(images), size, replace=False) for _ in range(count)]
+    return [classifier.reference.drift(means[c], energies[c]) for c in chosen]
+
+
+def test_fewer_than_five_drawings_say_nothing(reference):
+    for n in range(5):
+        assert reference.drift(np.full(n, 2.4), np.zeros(n)) is None
+    assert reference.drift(np.full(5, 2.4), np.zeros(5)).alarm
+
+
+def test_drift_counts_in_standard_errors(reference):
+    reference = replace(reference, mean=(0.0, 0.5), energy=(-4.0, 2.0))
+    drift = reference.drift(np.full(16, 0.25), np.full(16, -5.0))
+    assert drift == Drift(16, mean=pytest.approx(2), energy=pytest.approx(-2))
+    assert not drift.alarm and "no drift" in str(drift)
+    for mean, energies in ((0.5, -4.0), (-0.5, -4.0), (0.0, -8.0), (0.0, 0.0)):
+        drift = reference.drift(np.full(16, mean), np.full(16, energies))
+        assert drift.alarm and "unlike" in str(drift)
+
+
+@pytest.mark.parametrize("size", [5, 10])
+def test_drift_rings_rarely_for_its_own_data_and_always_for_inverted(classifier, size):
+    own = hand_images(300, seed=1).images
+    alarms = [drift.alarm for drift in windows(classifier, own, size)]
+    assert np.mean(alarms) <= 0.02
+    assert all(drift.alarm for drift in windows(classifier, 255 - own[:100], size))
+
+
+def test_drift_on_mnists_test_images(mnist, mnist_classifier):
+    """Measured over 3,000 windows of ten: 0.2 %; a normal curve would give 0.2 %."""
+    images = mnist.test.images[5000:]  # the half that was written neatly
+    alarms = [d.alarm for d in windows(mnist_classifier, images, 10, 3000)]
+    assert np.mean(alarms) <= 0.02
+    inverted = windows(mnist_classifier, 255 - images[:500], 5, 1000)
+    assert all(drift.alarm for drift in inverted)
+
+
+# --- the card -----------------------------------------------------------------------
+
+
+def test_a_reference_survives_its_card_as_strict_json(reference):
+    text = json.dumps(reference.card, allow_nan=False)
+    assert Reference.from_card(json.loads(text)) == reference
+
+
+def test_a_card_of_another_version_is_refused(reference):
+    card = reference.card
+    bounds = dict(card["bounds"])
+    bounds["border_median"] = bounds.pop("border")
+    less = {name: pair for name, pair in card["bounds"].items() if name != "pen_px"}
+    for other in (
+        {**card, "bounds": bounds},
+        {**card, "bounds": less},
+        {**card, "bounds": {}},
+        {**card, "spread": 1.0},
+        {name: value for name, value in card.items() if name != "energy"},
+        {},
+    ):
+        with pytest.raises(ValueError, match="Train the checkpoint anew"):
+            Reference.from_card(other)
