@@ -7,12 +7,16 @@ it. None of them raises or prints anything; that is what makes them a zoo.
 
 import copy
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import torch
 from PIL import Image, ImageFilter
 from torch import nn
 
+from mnistlab.checkpoint import CheckpointError
+from mnistlab.data import Digits
+from mnistlab.evaluation import Report, predict_logits
 from mnistlab.preprocess import MEAN, STD, Pipeline, crop_to_ink, normalize
 
 
@@ -166,3 +170,52 @@ def train_mode_logits(model: nn.Module, inputs: np.ndarray) -> np.ndarray:
     model = copy.deepcopy(model).train()
     with torch.no_grad():
         return model(torch.from_numpy(inputs)[:, None]).numpy()
+
+
+TRAIN_MODE = "evaluated in train mode"
+
+
+class _InTrainMode(nn.Module):
+    """A network that cannot be put into evaluation mode."""
+
+    def __init__(self, model: nn.Module):
+        super().__init__()
+        self.model = model
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        return torch.from_numpy(train_mode_logits(self.model, inputs[:, 0].numpy()))
+
+
+def zoo_matrix(classifier, digits: Digits) -> list[dict[str, object]]:
+    """Every fault against everything that might notice: one row each.
+
+    classifier: a classifier.Classifier with a reference, whose pipeline is the right
+    one. A row has `fault`; `accuracy` and `confidence`, as fractions, of the network
+    on `digits` with the fault; for each alarm the share of digits for which it rings;
+    `any alarm`; and `golden`: whether the golden drawings notice. The last row is
+    the fault that is no step.
+    """
+    golden, rows = classifier.golden(), []
+    for name in [*FAULTS, TRAIN_MODE]:
+        if name == TRAIN_MODE:
+            suspect = replace(classifier, model=_InTrainMode(classifier.model))
+            inputs = apply("none", digits.images)
+        else:
+            suspect = classifier.with_pipeline(faulty(classifier.pipeline, name))
+            inputs = apply(name, digits.images)
+        logits = predict_logits(suspect.model, inputs)
+        report = Report(logits, digits.labels, digits.source)
+        rings = classifier.reference.outside(inputs)
+        row = {
+            "fault": name,
+            "accuracy": report.accuracy,
+            "confidence": report.confidence,
+            **{alarm: float(rang.mean()) for alarm, rang in rings.items()},
+            "any alarm": float(np.any(list(rings.values()), axis=0).mean()),
+        }
+        try:
+            suspect.test_golden(golden)
+            rows.append({**row, "golden": False})
+        except CheckpointError:
+            rows.append({**row, "golden": True})
+    return rows
