@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 
 import matplotlib.pyplot as plt
 import numpy as np
+import pandas as pd
 
 from mnistlab.evaluation import Report
 from mnistlab.preprocess import MEAN, STD, Stage
@@ -150,4 +151,100 @@ def show_shares(shares: np.ndarray, ylabel: str, title: str = "") -> None:
     ax.set(xticks=range(10), xlabel="digit", ylabel=ylabel, title=title)
     ax.margins(y=0.15)
     ax.grid(axis="x", visible=False)
+    plt.show()
+
+
+def show_bands(
+    table: pd.DataFrame,
+    x: str,
+    panels: Mapping[str, Mapping[str, str]],
+    log: bool = False,
+) -> None:
+    """Curves over repeated runs: their mean, in a band from lowest to highest.
+
+    One panel for each y label, in it one curve for each {name: column of the
+    table}; fractions are shown as per cent where the label says "%" or "points".
+    """
+    fig, axes = plt.subplots(
+        1, len(panels), figsize=(4.1 * len(panels), 3.1), squeeze=False,
+        layout="constrained",
+    )
+    runs = table.groupby(x)
+    for ax, (ylabel, curves) in zip(axes[0], panels.items(), strict=True):
+        scale = 100 if "%" in ylabel or "points" in ylabel else 1
+        for name, column in curves.items():
+            mean = scale * runs[column].mean()
+            low, high = scale * runs[column].min(), scale * runs[column].max()
+            (line,) = ax.plot(mean.index, mean, label=name, ms=4)
+            color = line.get_color()
+            ax.fill_between(mean.index, low, high, color=color, alpha=0.2, lw=0)
+        ax.set(xlabel=x.replace("_", " "), ylabel=ylabel)
+        if log:
+            ax.set_xscale("log")
+        if len(curves) > 1:
+            ax.legend()
+    n = sorted(set(runs.size()))
+    count = f"{n[0]}" if len(n) == 1 else f"{n[0]} to {n[-1]}"
+    fig.suptitle(f"mean and range of {count} seeds", fontsize=9, color="#666666")
+    plt.show()
+
+
+def show_dots(
+    table: pd.DataFrame, by: str, panels: Mapping[str, Mapping[str, str]]
+) -> None:
+    """Every run a hollow mark, the mean of its group a full one.
+
+    One row for each value of the column `by`, from top to bottom in their order;
+    one panel for each x label, in it one mark for each {name: column}; fractions
+    are shown as per cent where the label says "%" or "points".
+    """
+    groups = list(dict.fromkeys(table[by]))
+    fig, axes = plt.subplots(
+        1, len(panels), figsize=(1.6 + 3.4 * len(panels), 1.1 + 0.3 * len(groups)),
+        sharey=True, squeeze=False, layout="constrained",
+    )
+    for ax, (xlabel, marks) in zip(axes[0], panels.items(), strict=True):
+        scale = 100 if "%" in xlabel or "points" in xlabel else 1
+        styles = plt.rcParams["axes.prop_cycle"]
+        for style, (name, column) in zip(styles, marks.items(), strict=False):
+            look = {"marker": style["marker"], "color": style["color"], "ls": "none"}
+            values = scale * table[column]
+            rows = [groups.index(group) for group in table[by]]
+            ax.plot(values, rows, **look, fillstyle="none", ms=5, alpha=0.7)
+            means = values.groupby(table[by]).mean()[groups]
+            ax.plot(means, range(len(groups)), **look, ms=7, label=name)
+        ax.set(xlabel=xlabel, yticks=range(len(groups)), yticklabels=groups)
+        if len(marks) > 1:
+            ax.legend(loc="lower center", bbox_to_anchor=(0.5, 1), ncols=3, fontsize=8)
+    axes[0, 0].invert_yaxis()
+    plt.show()
+
+
+def show_matrix(
+    shares: np.ndarray, rows: Sequence[str], columns: Sequence[str], title: str = ""
+) -> None:
+    """Shares (rows, columns) as per cent in the cells of a table, shaded by them.
+
+    0 and 100 stand for none and all, 1 and 99 for all that is near them; nan is an
+    empty cell.
+    """
+    shares = np.asarray(shares, dtype=float)
+    height, width = shares.shape
+    fig, ax = plt.subplots(
+        figsize=(2.0 + 0.55 * width, 1.1 + 0.24 * height), layout="constrained"
+    )
+    ax.imshow(shares, cmap="Greys", vmin=0, vmax=1.25, aspect="auto")
+    ax.set(yticks=range(height), yticklabels=rows, title=title)
+    ax.set_xticks(range(width), columns, rotation=40, ha="left")
+    ax.tick_params(top=True, labeltop=True, bottom=False, labelbottom=False, length=0)
+    ax.title.set_fontsize(10)
+    ax.grid(False)
+    for (row, column), share in np.ndenumerate(shares):
+        if not np.isnan(share):
+            percent = min(max(round(100 * share), share > 0), 99 + (share == 1))
+            color = "white" if share > 0.6 else DARK
+            ax.text(
+                column, row, f"{percent:d}", ha="center", va="center", fontsize=8,
+                color=color,
+            )
     plt.show()

@@ -6,6 +6,7 @@ import os
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from multiprocessing import get_context
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
@@ -16,9 +17,11 @@ from mnistlab import study
 from mnistlab.data import Data, Digits
 from mnistlab.evaluation import evaluate
 from mnistlab.models import build
+from mnistlab.plots import show_bands, show_dots
 from mnistlab.study import RunsFailed, by_epoch, run_grid
 from mnistlab.training import fit, random_affine
 
+plt.switch_backend("agg")
 GRID = {"network": "Linear", "n_train": [20, 40], "seed": [0, 1], "epochs": 2}
 
 
@@ -230,3 +233,35 @@ def test_data_are_loaded_by_name(run):
 def test_digits_of_any_kind_change_the_memory(tiny):
     other = Digits(255 - tiny.train.images, tiny.train.labels, tiny.train.source)
     assert study._sha256(tiny.train) != study._sha256(other)
+
+
+@pytest.fixture
+def figure(monkeypatch):
+    """figure() -> the axes of what was drawn last."""
+    monkeypatch.setattr(plt, "show", lambda: None)
+    yield lambda: plt.gcf().axes
+    plt.close("all")
+
+
+SMALL = pd.DataFrame(
+    {"n": [10, 10, 20, 20], "name": list("bbaa"), "share": [0.1, 0.3, 0.5, 0.5]}
+)
+
+
+def test_bands_are_drawn_from_the_lowest_seed_to_the_highest(figure):
+    assert show_bands(SMALL, "n", {"share, %": {"ours": "share"}}) is None
+    (ax,) = figure()
+    assert np.allclose(ax.lines[0].get_xydata(), [[10, 20], [20, 50]])
+    band = ax.collections[0].get_paths()[0].vertices
+    assert {(10, 10), (10, 30), (20, 50)} <= {tuple(np.round(v, 9)) for v in band}
+    assert "2 seeds" in ax.figure.get_suptitle()
+
+
+def test_dots_are_every_run_and_the_mean_of_each_group_in_their_order(figure):
+    assert show_dots(SMALL, "name", {"share": {"ours": "share"}}) is None
+    (ax,) = figure()
+    runs, means = (line.get_xydata().tolist() for line in ax.lines)
+    assert runs == [[0.1, 0], [0.3, 0], [0.5, 1], [0.5, 1]]
+    assert np.allclose(means, [[0.2, 0], [0.5, 1]])
+    assert [label.get_text() for label in ax.get_yticklabels()] == ["b", "a"]
+    assert ax.yaxis_inverted()  # so the first is on top
