@@ -325,6 +325,20 @@ def test_live_answers_are_few_and_the_last_one_is_of_all_the_ink(
     asyncio.run(draw())
 
 
+def test_moves_plan_one_answer_and_not_a_queue(pad, monkeypatch):
+    planned = []
+    monkeypatch.setattr(
+        pad_module, "_later", lambda *what: planned.append(what) or True
+    )
+    pad.feed("down", 20, 20)
+    for x in range(20, 200):
+        pad.feed("move", x, x)
+    assert len(planned) == 1
+    pad._update_live()
+    pad.feed("move", 200, 100)
+    assert len(planned) == 2
+
+
 # --- what goes wrong ------------------------------------------------------------------
 
 
@@ -424,6 +438,9 @@ def test_a_second_label_corrects_the_first_and_a_new_drawing_is_new(pad):
     stroke(pad, (40, 40))
     pad.save(4)
     assert pad.journal.drawings().labels.tolist() == [1, 4]
+    pad.undo()
+    pad.save(1)
+    assert pad.journal.drawings().labels.tolist() == [1, 4, 1]
 
 
 def test_nothing_is_kept_of_an_empty_canvas(pad):
