@@ -85,8 +85,8 @@ class Classifier:
 
     def __call__(self, canvas: np.ndarray) -> Prediction:
         started = time.perf_counter()
-        if isinstance(canvas, np.ndarray) and canvas.max(initial=0) < INK:
-            stages, alarms = trace(canvas, ()), ()  # it still has to be a canvas
+        stages, alarms = trace(canvas, ()), ()  # raises unless it is a canvas
+        if canvas.max() < INK:
             label, reason = None, "blank: there is nothing on the canvas"
             logits = np.full(10, np.nan, np.float32)
         else:
