@@ -272,30 +272,43 @@ def test_a_missing_folder_is_made(tmp_path):
 
 # One process imports torch and forks writers, which is quicker than many starts.
 WRITERS = """
-import os, random, signal, sys, time, torch
+import os, random, resource, signal, sys, time
 from pathlib import Path
 from mnistlab import checkpoint, models
 
 path, rng = Path(sys.argv[1]), random.Random(0)
-made = [models.build("MLP") for _ in range(2)]
-known = {checkpoint.save(path, model).sha256 for model in made}
-assert len(known) == 2
-for round in range(int(sys.argv[2])):
+new, old = (models.build("SimpleCNN") for _ in range(2))
+known = [checkpoint.save(path, model).sha256 for model in (new, old)]
+size = path.stat().st_size
+
+def killed(writer):
+    status = os.waitpid(writer, 0)[1]
+    return os.WIFSIGNALED(status) and os.WTERMSIG(status)
+
+# The kernel kills who writes on at a set length: always in the middle of a file.
+for length in 0, 1, size // 3, size - 1:
+    if (writer := os.fork()) == 0:
+        signal.signal(signal.SIGXFSZ, signal.SIG_DFL)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (length, length))
+        checkpoint.save(path, new)
+        os._exit(0)
+    assert killed(writer) == signal.SIGXFSZ
+    assert checkpoint.load(path).sha256 == known[1]
+
+# And kill -9 at any moment of saving again and again.
+for _ in range(8):
     end, start = os.pipe()
-    writer = os.fork()
-    if writer == 0:
+    if (writer := os.fork()) == 0:
         while True:
-            for model in made:
+            for model in new, old:
                 checkpoint.save(path, model)
                 os.write(start, b".")
-    for _ in range(2):
-        os.read(end, 1)  # it is in the middle of its work
-    until = time.perf_counter() + rng.uniform(0, 0.03)
+    os.read(end, 1)
+    until = time.perf_counter() + rng.uniform(0, 0.02)
     while time.perf_counter() < until:
         pass
     os.kill(writer, signal.SIGKILL)
-    _, status = os.waitpid(writer, 0)
-    assert os.WTERMSIG(status) == signal.SIGKILL
+    assert killed(writer) == signal.SIGKILL
     assert checkpoint.load(path).sha256 in known
     os.close(end), os.close(start)
 print("survived")
@@ -305,7 +318,7 @@ print("survived")
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 def test_a_kill_while_saving_leaves_the_old_or_the_new_checkpoint(path):
     result = subprocess.run(
-        [sys.executable, "-c", WRITERS, path, "12"],
+        [sys.executable, "-c", WRITERS, path],
         cwd=Path(__file__).parents[1],
         env={**os.environ, "OMP_NUM_THREADS": "1"},
         capture_output=True,
@@ -313,4 +326,4 @@ def test_a_kill_while_saving_leaves_the_old_or_the_new_checkpoint(path):
         timeout=300,
     )
     assert result.stdout == "survived\n", result.stderr
-    assert load(path).card["network"] == "MLP"
+    assert load(path).card["network"] == "SimpleCNN"
