@@ -36,7 +36,7 @@ TRAIN_WRITERS = tuple(
     sorted(set(range(1, 31)) - set(TEST_WRITERS) - set(VALIDATION_WRITERS))
 )
 SETTINGS = {
-    "epochs": 14,
+    "epochs": 10,
     "pen_copies": 8,
     "hand_digits": 12_000,
     "warp": 1.0,

@@ -1,0 +1,77 @@
+"""What the README says is what the card says and what the code does.
+
+Run as a script, it writes the card's figures into the README.
+"""
+
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from mnistlab.strokes import handwrite, rasterize
+
+ROOT = Path(__file__).parents[1]
+README = ROOT / "README.md"
+CARD = ROOT / "artifacts" / "best_model.json"
+ROWS = {
+    "mnist_test": "MNIST's test images",
+    "pens_test_writers": "recorded pens of {writers} writers held out, any place, "
+    "100 to 240 px, brush 8 to 32 px",
+    "pens_test_writers_other_forms": "the same with slashed 0, based 1, barred 7, "
+    "hooked 9",
+    "scripted_hand": "digits of the scripted hand, 35 forms, warped",
+    "pens_test_writers_canvas_only_resized": "the pens again, canvas only resized "
+    "(the second bug)",
+}
+BLOCK = re.compile(r"<!-- figures.*?-->\n(.*?)(?=Writers were)", re.DOTALL)
+
+
+def table(card: dict) -> str:
+    rows = ["| scored on | n | right |", "| --- | ---: | ---: |"]
+    for name, text in ROWS.items():
+        figures = card["accuracies"][name]
+        text = text.format(writers=len(card["data"]["test_writers"]))
+        rows.append(f"| {text} | {figures['n']:,} | {figures['accuracy']:.2%} |")
+    return "\n" + "\n".join(rows) + "\n\n"
+
+
+def test_the_figures_are_those_of_the_card():
+    assert BLOCK.search(README.read_text())[1] == table(json.loads(CARD.read_text()))
+
+
+def test_the_parameters_are_those_of_the_card():
+    assert f"{json.loads(CARD.read_text())['parameters']:,} parameters" in (
+        README.read_text()
+    )
+
+
+def test_the_example_runs(tmp_path, monkeypatch, capsys):
+    code = re.search(r"```python\n(.*?)```", README.read_text(), re.DOTALL)[1]
+    canvas = rasterize(handwrite(7, form="barred"))
+    Image.fromarray(255 - canvas).save(tmp_path / "seven.png")
+    Image.fromarray(canvas).save(tmp_path / "wrong.png")
+    monkeypatch.chdir(tmp_path)
+    from mnistlab.recipe import hand_images  # the training images of the example
+
+    images = hand_images(300, seed=0).images
+    names = {"train_images": images, "train_logits": np.zeros((300, 10), np.float32)}
+    exec(code, dict(names))
+    with pytest.raises(ValueError, match="polarity"):
+        exec(code.replace("seven.png", "wrong.png"), dict(names))
+
+
+def test_every_target_it_names_exists():
+    targets = set(re.findall(r"`?make ([a-z]+)", README.read_text())) - {"then"}
+    makefile = (ROOT / "Makefile").read_text()
+    assert {"lab", "test", "app", "bench", "model"} <= targets
+    for target in targets:
+        assert re.search(rf"^{target}:", makefile, re.MULTILINE), target
+
+
+if __name__ == "__main__":
+    text, card = README.read_text(), json.loads(CARD.read_text())
+    start, end = BLOCK.search(text).span(1)
+    README.write_text(text[:start] + table(card) + text[end:])
