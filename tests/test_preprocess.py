@@ -3,6 +3,7 @@
 import csv
 import io
 import struct
+import warnings
 import zlib
 from itertools import product
 
@@ -177,6 +178,8 @@ def test_normalize_undone_is_the_image_again():
     assert inputs[0, 0, 0] == pytest.approx(-MEAN / STD)  # where images is 0
     assert np.array_equal(as_grey(inputs), images)
     assert np.array_equal(normalize(images[1]), inputs[1])
+    faint = images // 4 + 10  # shown as faint as it is: nothing is stretched
+    assert np.array_equal(as_grey(normalize(faint)), faint)
 
 
 @pytest.mark.parametrize(
@@ -639,6 +642,20 @@ def test_a_cut_picture_that_somebody_opened_is_refused(tmp_path):
     with Image.open(path) as picture:
         with pytest.raises(ValueError, match="the picture is cut or damaged"):
             load_picture(picture)
+
+
+def test_damage_that_pillow_only_warns_of_is_refused(tmp_path):
+    """Which way up is written in the EXIF: without it the picture may lie."""
+    exif = Image.Exif()
+    exif[0x0112], exif[0x010E] = 6, "a four " * 9
+    path = tmp_path / "four.png"
+    Image.fromarray(GREY).save(path, exif=exif.tobytes()[:20])
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # as in anybody's notebook
+        with pytest.raises(
+            ValueError, match="four.png is cut or damaged: Corrupt EXIF"
+        ):
+            load_picture(path)
 
 
 def test_a_folder_and_a_missing_file_are_no_pictures(tmp_path):
