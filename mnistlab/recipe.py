@@ -35,10 +35,11 @@ VALIDATION_WRITERS = (5, 17, 24, 29)
 TRAIN_WRITERS = tuple(
     sorted(set(range(1, 31)) - set(TEST_WRITERS) - set(VALIDATION_WRITERS))
 )
-SETTINGS = {
-    "epochs": 10,
-    "pen_copies": 8,
-    "hand_digits": 12_000,
+SETTINGS = {  # chosen on validation images and validation writers
+    "epochs": 8,
+    "lr": 0.004,
+    "pen_copies": 3,  # eight cost 0.1 points on MNIST and gained none on pens
+    "hand_digits": 4000,
     "warp": 1.0,
     "other_forms": 0.2,
 }
@@ -178,6 +179,7 @@ def make(path: Path = checkpoint.ARTIFACTS / "best_model.pt", seed: int = 0) -> 
         train,
         validation,
         epochs=SETTINGS["epochs"],
+        lr=SETTINGS["lr"],
         augment=random_affine,
         seed=seed,
     )
