@@ -416,10 +416,13 @@ def test_drift_rings_rarely_for_its_own_data_and_always_for_inverted(classifier,
 
 
 def test_drift_on_mnists_test_images(mnist, mnist_classifier):
-    """Measured over 3,000 windows of ten: 0.2 %; a normal curve would give 0.2 %."""
-    images = mnist.test.images[5000:]  # the half that was written neatly
+    """Measured: 7 of 3,000 windows of ten; normal curves would give 6.
+
+    The test set's second half alone, by other writers, gives 1.5 %.
+    """
+    images = mnist.test.images
     alarms = [d.alarm for d in windows(mnist_classifier, images, 10, 3000)]
-    assert np.mean(alarms) <= 0.02
+    assert np.mean(alarms) <= 0.01
     inverted = windows(mnist_classifier, 255 - images[:500], 5, 1000)
     assert all(drift.alarm for drift in inverted)
 
