@@ -85,8 +85,10 @@ class Classifier:
 
     def __call__(self, canvas: np.ndarray) -> Prediction:
         started = time.perf_counter()
-        stages, alarms = trace(canvas, ()), ()  # raises unless it is a canvas
+        stages = trace(canvas, ())  # raises unless it is a canvas
         if canvas.max() < INK:
+            peak = float(canvas.max()) / 255
+            alarms = (Alarm("blank", "peak", peak, INK / 255, 1.0, "original"),)
             label, reason = None, "blank: there is nothing on the canvas"
             logits = np.full(10, np.nan, np.float32)
         else:
