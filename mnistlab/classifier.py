@@ -102,8 +102,13 @@ class Classifier:
 
     def _logits(self, image: np.ndarray) -> np.ndarray:
         inputs = torch.from_numpy(np.ascontiguousarray(image))[None, None]
-        with eval_mode(self.model):
-            return self.model(inputs)[0].numpy()
+        threads = torch.get_num_threads()
+        torch.set_num_threads(1)  # for one picture, waking a second costs more
+        try:
+            with eval_mode(self.model):
+                return self.model(inputs)[0].numpy()
+        finally:
+            torch.set_num_threads(threads)
 
     def golden(self) -> dict[str, torch.Tensor]:
         """Ten fixed drawings of the scripted hand and their logits, to be saved."""

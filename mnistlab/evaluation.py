@@ -19,14 +19,15 @@ def eval_mode(model: nn.Module) -> Iterator[None]:
     In training mode batch norm would use the statistics of the very images that
     it is tested on, which flatters a batch and is meaningless for one drawing.
     """
-    modes = [(module, module.training) for module in model.modules()]
-    model.eval()
+    training = [module for module in model.modules() if module.training]
+    if training:
+        model.eval()
     try:
         with torch.no_grad():
             yield
     finally:
-        for module, training in modes:
-            module.training = training
+        for module in training:
+            module.training = True
 
 
 def predict_logits(

@@ -119,9 +119,9 @@ class Stage:
 
 def ring(images: np.ndarray) -> np.ndarray:
     """The outermost pixels of (..., H, W), as (..., n)."""
-    edge = np.ones(images.shape[-2:], bool)
-    edge[1:-1, 1:-1] = False
-    return images[..., edge]
+    top, bottom = images[..., 0, :], images[..., -1, :]
+    left, right = images[..., 1:-1, 0], images[..., 1:-1, -1]
+    return np.concatenate([top, bottom, left, right], axis=-1)
 
 
 def trace(canvas: np.ndarray, pipeline: Pipeline = MNIST_PIPELINE) -> tuple[Stage, ...]:

@@ -98,7 +98,6 @@ def fit(
     rows, best_weights, best_epoch, stopped = [], None, 0, "all epochs done"
     step, seconds = 0, 0.0
 
-    model.to(memory_format=torch.channels_last)  # convolutions run faster this way
     with (
         torch.random.fork_rng(devices=[]),
         tqdm(total=n_steps, desc="training", leave=False, disable=not progress) as bar,
@@ -154,7 +153,6 @@ def fit(
         finally:
             if best_weights is not None:
                 model.load_state_dict(best_weights)
-            model.to(memory_format=torch.contiguous_format)
             model.eval()
     return History(
         *(
