@@ -1,8 +1,9 @@
 # `make lab` and `make test` set everything up by themselves.
 PYTHON ?= python3
 BIN := .venv/bin
-# Spinning OpenMP threads fight over busy cores; see mnistlab/__init__.py.
+# How OpenMP threads wait for each other; mnistlab/__init__.py says why.
 export OMP_WAIT_POLICY = PASSIVE
+export GOMP_SPINCOUNT = 50000
 
 .PHONY: help lab app test bench model notebooks
 
