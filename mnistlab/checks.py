@@ -81,7 +81,9 @@ def measure(inputs: np.ndarray) -> dict[str, np.ndarray]:
     """
     if len(inputs) > 1000:  # pieces that fit the processor's cache: 4 times faster
         parts = [measure(inputs[i : i + 1000]) for i in range(0, len(inputs), 1000)]
-        return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+        return {
+            name: np.concatenate([part[name] for part in parts]) for name in parts[0]
+        }
     pixels = inputs.reshape(-1, 28, 28) * np.float32(STD) + np.float32(MEAN)
     clipped = pixels.clip(0, 1)
     inked = pixels >= INK / 255
