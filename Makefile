@@ -20,7 +20,7 @@ test: .venv/ready  ## check the style and run every test and notebook
 	$(BIN)/ruff check .
 	$(BIN)/pytest -q
 
-bench: .venv/ready  ## measure what the README claims about speed
+bench: .venv/ready  ## measure how fast training, one prediction and the pad are
 	$(BIN)/python tests/bench.py
 
 model: .venv/ready  ## train the shipped network anew: replaces artifacts/best_model.*
