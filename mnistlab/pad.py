@@ -499,14 +499,16 @@ def _strip(title, stages):
         return ""
     figures = []
     for stage in stages:
-        image, name = stage.image, escape(stage.name.replace("_", " "))
+        image, numbers = stage.image, stage.numbers
+        name = escape(stage.name.replace("_", " "))
         height, width = image.shape
         places = 0 if image.dtype == np.uint8 else 2
-        low, high, mean = image.min(), image.max(), round(float(image.mean()), 2) + 0.0
+        mean = round(numbers["mean"], 2) + 0.0  # no minus before a zero
         figures.append(
             f'<figure><img alt="{name}" src="{_png(image)}"><figcaption><b>{name}</b>'
-            f"{width} × {height} {image.dtype}<br>{low:.{places}f} … {high:.{places}f}"
-            f"<br>mean {mean:.{places or 1}f}</figcaption></figure>"
+            f"{width} × {height} {image.dtype}<br>{numbers['low']:.{places}f}"
+            f" … {numbers['high']:.{places}f}<br>"
+            f"mean {mean:.{places or 1}f}</figcaption></figure>"
         )
     heading = f"<h4>{title}</h4>" if title else ""
     return f'<section class="stages">{heading}<div>{"".join(figures)}</div></section>'
