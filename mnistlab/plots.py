@@ -166,7 +166,10 @@ def show_bands(
     table}; fractions are shown as per cent where the label says "%" or "points".
     """
     fig, axes = plt.subplots(
-        1, len(panels), figsize=(4.1 * len(panels), 3.1), squeeze=False,
+        1,
+        len(panels),
+        figsize=(4.1 * len(panels), 3.1),
+        squeeze=False,
         layout="constrained",
     )
     runs = table.groupby(x)
@@ -200,8 +203,12 @@ def show_dots(
     """
     groups = list(dict.fromkeys(table[by]))
     fig, axes = plt.subplots(
-        1, len(panels), figsize=(1.6 + 3.4 * len(panels), 1.1 + 0.3 * len(groups)),
-        sharey=True, squeeze=False, layout="constrained",
+        1,
+        len(panels),
+        figsize=(1.6 + 3.4 * len(panels), 1.1 + 0.3 * len(groups)),
+        sharey=True,
+        squeeze=False,
+        layout="constrained",
     )
     for ax, (xlabel, marks) in zip(axes[0], panels.items(), strict=True):
         scale = 100 if "%" in xlabel or "points" in xlabel else 1
@@ -244,7 +251,12 @@ def show_matrix(
             percent = min(max(round(100 * share), share > 0), 99 + (share == 1))
             color = "white" if share > 0.6 else DARK
             ax.text(
-                column, row, f"{percent:d}", ha="center", va="center", fontsize=8,
+                column,
+                row,
+                f"{percent:d}",
+                ha="center",
+                va="center",
+                fontsize=8,
                 color=color,
             )
     plt.show()

@@ -30,6 +30,17 @@ class PromptConnection(ZMQChannelsWebsocketConnection):
         return super().connect()
 
 
+def calm(handler, page_config):
+    """Leave JupyterLab's browser tab its one icon.
+
+    It has another for a busy kernel, and fetches one of the two at each message: some
+    forty requests for a stroke, which doubled the time till its answer was seen.
+    """
+    plugin = "@jupyterlab/application-extension:faviconbusy"
+    disabled = page_config.get("disabledExtensions", [])
+    return {**page_config, "disabledExtensions": [*disabled, plugin]}
+
+
 def page(handler, notebook, cwd):
     """Keep the cells tagged "page"; a notebook without that tag is kept whole."""
     cells = [cell for cell in notebook.cells if "page" in cell.metadata.get("tags", [])]
@@ -49,6 +60,10 @@ def main(kind: str, *options: str) -> None:
             for name, value in server.items()
             if not any(f".{name}=" in option for option in options)  # given by hand
         ]
+        LabApp.serverapp_config = {
+            **LabApp.serverapp_config,
+            "tornado_settings": {"page_config_hook": calm},
+        }
         LabApp.launch_instance([*settings, *options])
     elif kind == "app":
         from traitlets.config import Config

@@ -183,8 +183,12 @@ def _outcomes(jobs: Mapping[str, tuple], executor: Executor | None) -> Iterator[
 
 
 def train_one(
-    run: Mapping[str, Any], data: Data | str, sha256: str,
-    also: Mapping[str, Digits], test: bool, measure: int,
+    run: Mapping[str, Any],
+    data: Data | str,
+    sha256: str,
+    also: Mapping[str, Digits],
+    test: bool,
+    measure: int,
 ) -> dict[str, Any]:
     """One run of run_grid, in this process: numbers, text and tuples by name."""
     threads, settings = torch.get_num_threads(), {name: run[name] for name in FIT}

@@ -69,7 +69,7 @@ def main() -> None:
         pad_page.write_notebook(folder / "pad.ipynb", cells)
         for kind, app in ("app", "Voila"), ("lab", "ServerApp"):
             stock = f"--{app}.kernel_websocket_connection_class={STOCK}"
-            settings = {"mnistlab.server": [], "Jupyter's own": [stock]}
+            settings = {"mnistlab's": [], "Jupyter's": [stock]}
             took = {setting: [] for setting in settings}
             for _ in range(ROUNDS):
                 for setting, options in settings.items():
@@ -77,7 +77,7 @@ def main() -> None:
                         took[setting] += visit(browser, kind, address, rng)
             for setting, times in took.items():
                 print(
-                    f"{kind}  {setting:<16} median {np.median(times):5.1f}  "
+                    f"{kind}  {setting:<9} connection  median {np.median(times):5.1f}  "
                     f"p95 {np.percentile(times, 95):5.1f}  n {len(times)}"
                 )
                 sys.stdout.flush()

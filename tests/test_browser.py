@@ -156,6 +156,14 @@ def test_two_views_of_one_pad_show_one_drawing(page):
     )
 
 
+def test_while_one_draws_the_page_asks_the_server_for_nothing(page):
+    asked = []
+    page.page.on("request", lambda request: asked.append(request.url))
+    page.replay(handwrite(5, seed=1))
+    # JupyterLab looks now and then which kernels there are.
+    assert [url for url in asked if "://" in url and "/api/" not in url] == []
+
+
 # --- seeing ---------------------------------------------------------------------------
 
 

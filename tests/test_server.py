@@ -7,12 +7,14 @@ import pytest
 import voila.app
 from nbformat.v4 import new_code_cell, new_notebook
 
-from mnistlab.server import PromptConnection, main, page
+from mnistlab.server import PromptConnection, calm, main, page
 
 
 def launched(monkeypatch, application, *arguments):
     """What an application would have been started with."""
     calls = []
+    kept = {"open_browser": True}
+    monkeypatch.setattr(jupyterlab.labapp.LabApp, "serverapp_config", kept)
 
     def launch(argv, **settings):
         calls.append((argv, settings))
@@ -33,6 +35,17 @@ def test_lab_and_page_listen_on_this_machine_only_and_send_at_once(monkeypatch):
     assert config.Voila.kernel_websocket_connection_class is PromptConnection
     policy = config.Voila.tornado_settings["headers"]["Content-Security-Policy"]
     assert "default-src 'self'" in policy and "http" not in policy
+
+
+def test_lab_leaves_out_the_busy_icon_and_what_was_left_out_before(monkeypatch):
+    lab = jupyterlab.labapp.LabApp
+    launched(monkeypatch, lab, "lab")
+    assert lab.serverapp_config["open_browser"]
+    settings = lab.serverapp_config["tornado_settings"]
+    config = settings["page_config_hook"](None, {"a": 1, "disabledExtensions": ["b"]})
+    icon = "@jupyterlab/application-extension:faviconbusy"
+    assert config == {"a": 1, "disabledExtensions": ["b", icon]}
+    assert calm(None, {}) == {"disabledExtensions": [icon]}
 
 
 def test_an_option_given_by_hand_wins(monkeypatch):

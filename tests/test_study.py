@@ -97,9 +97,9 @@ def test_watched_runs_unfold_into_one_row_an_epoch(run):
     assert len(long) == 4 * 2 and long["epoch"].tolist() == [1, 2] * 4
     first = table[table["watch"] > 0].iloc[0]
     assert long["epoch_train_loss"].iloc[:2].tolist() == list(first["epoch_train_loss"])
-    assert table["augment"].fillna("none").tolist() == ["none"] * 4 + [
-        "random_affine"
-    ] * 4
+    assert (
+        table["augment"].fillna("none").tolist() == ["none"] * 4 + ["random_affine"] * 4
+    )
 
 
 def test_the_same_run_is_the_same_to_the_last_bit_wherever_it_is_done(run):
@@ -119,7 +119,10 @@ def test_a_study_runs_on_a_dask_cluster_of_separate_processes(run, tmp_path):
 
     with (
         LocalCluster(
-            n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None,
+            n_workers=2,
+            threads_per_worker=1,
+            processes=True,
+            dashboard_address=None,
             local_directory=str(tmp_path / "dask"),
         ) as cluster,
         Client(cluster) as client,
@@ -158,7 +161,8 @@ def test_finished_runs_are_not_done_again(run, tiny, monkeypatch):
 def test_a_damaged_memory_is_noticed_and_done_again(run, tmp_path, capsys, damage):
     first = run()
     name = next(
-        path for path in tmp_path.iterdir()
+        path
+        for path in tmp_path.iterdir()
         if json.loads(path.read_text().split("\n")[1])["n_train"] == 20
     )
     name.write_text(damage(name.read_text()))
