@@ -7,6 +7,7 @@ strokes, the brush and the switch, whether a hand, a test or a reload asks for i
 """
 
 import asyncio
+import json
 import logging
 from base64 import b64encode
 from functools import wraps
@@ -22,9 +23,11 @@ from ipywidgets import HTML, Box, Button, Checkbox, IntSlider, Layout, ToggleBut
 from PIL import Image
 
 from mnistlab.classifier import Classifier
+from mnistlab.data import write_atomically
 from mnistlab.preprocess import INK, MNIST_PIPELINE, as_grey, trace
 from mnistlab.strokes import BRUSH_PX, CANVAS_PX, handwrite, rasterize
 
+BRUSHES_PX = 6, 40  # the slider's ends
 LIVE_MS = 50  # while the pen moves, the network is asked at most this often
 FRAME_MS, FRAMES = 30, 50  # of a replay
 BEAT_S, MISSED = 5, 3  # the kernel's sign of life; how many may be missing
@@ -125,15 +128,17 @@ class Pad:
     network: a Classifier, or the path of a checkpoint; where that cannot be loaded,
     the pad still draws, shows the stages and says what to do. bug: a second pipeline
     for the same strokes, to switch to or to see beside the first. journal: a Journal,
-    where "it was a 7" is kept. Display the pad as the last line of a cell.
+    where "it was a 7" is kept. draft: a file of this pad alone, with what is on it; a
+    pad built anew, by a kernel that was restarted or a page that was loaded again, goes
+    on from there. Display the pad as the last line of a cell.
     """
 
-    def __init__(self, network, bug=None, journal=None, beat_s=BEAT_S):
+    def __init__(self, network, bug=None, journal=None, draft=None, beat_s=BEAT_S):
         self.strokes, self.brush_px, self.path = [], BRUSH_PX, "correct"
         self.canvas = rasterize([])  # uint8 (280, 280): what the network is given
         self.prediction = self.faulty = None  # of the right path, of the bug's
         self.classifier, self._missing = network, ""
-        self.bug, self.journal = bug, journal
+        self.bug, self.journal, self.draft = bug, journal, draft and Path(draft)
         self._past, self._future = [], []
         self._stroke = None  # the stroke under the pen, which is in strokes, too
         self._film = None  # the running replay
@@ -147,8 +152,12 @@ class Pad:
                 self.classifier, self._missing = None, str(error)
         if bug is not None and self.classifier is not None:
             self._bugged = self.classifier.with_pipeline(bug)
+        trouble = self._take_up()
+        self._drafted = self._as_text()  # what the draft holds, or would if it could
         self._build()
         self._update()
+        if trouble:
+            self._say(trouble, "error")
         self._beat(beat_s, 0)
 
     # --- drawing ------------------------------------------------------------------
@@ -289,6 +298,39 @@ class Pad:
             "kept",
         )
 
+    def _take_up(self):
+        """Begin with the draft's drawing; return what is wrong with it, if anything."""
+        if self.draft is None or not self.draft.exists():
+            return ""
+        try:
+            kept = json.loads(self.draft.read_text())
+            brush_px = int(np.clip(kept["brush_px"], *BRUSHES_PX))
+            strokes = [np.array(one, float).reshape(-1, 2) for one in kept["strokes"]]
+            if not all(len(one) and np.isfinite(one).all() for one in strokes):
+                raise ValueError("a stroke without points, or without places")
+        except (OSError, ValueError, TypeError, KeyError) as error:
+            return (
+                f"{self.draft.name} holds no drawing, so this pad begins empty and "
+                f"its next stroke replaces that ({type(error).__name__}: {error})."
+            )
+        self.brush_px = brush_px
+        self.strokes = [
+            [tuple(point) for point in np.clip(one, 0, CANVAS_PX).tolist()]
+            for one in strokes
+        ]
+        self._past = [self.strokes[:count] for count in range(len(strokes))]
+        return ""
+
+    def _keep_draft(self):
+        text = self._as_text()
+        if self.draft is not None and text != self._drafted:
+            self.draft.parent.mkdir(parents=True, exist_ok=True)
+            write_atomically(self.draft, text.encode())
+            self._drafted = text
+
+    def _as_text(self):
+        return json.dumps({"brush_px": self.brush_px, "strokes": self.strokes})
+
     # --- seeing -------------------------------------------------------------------
 
     def _update_soon(self):
@@ -339,6 +381,8 @@ class Pad:
         )
         self._say("")
         self._stages.value = "".join(_strip(*strip) for strip in strips)
+        if strokes is self.strokes and self._stroke is None:
+            self._keep_draft()
 
     def _say(self, text, kind="quiet"):
         """Put it into the status line, in place of what was said before."""
@@ -386,7 +430,7 @@ class Pad:
         )
         self._logits = Checkbox(description="raw logits", indent=False)
         self._switch = ToggleButtons(options=["correct", "inverted", "both"])
-        self._brush = IntSlider(BRUSH_PX, 6, 40, description="Brush")
+        self._brush = IntSlider(self.brush_px, *BRUSHES_PX, description="Brush")
         for control in self._logits, self._switch, self._brush:
             control.observe(self._chosen, "value")
         controls = [self._switch] * (self.bug is not None) + [self._logits]

@@ -38,7 +38,8 @@ with open("kernel.pid", "w") as file:
 torch.manual_seed(0)
 classifier = Classifier(build("FastCNN").eval())
 bug = (invert, *MNIST_PIPELINE)
-pad = Pad(classifier, bug=bug, journal=Journal("journal.sqlite"), beat_s=1)
+journal = Journal("journal.sqlite")
+pad = Pad(classifier, bug=bug, journal=journal, draft="draft.json", beat_s=1)
 """
 IDLE = """() => {
     const notebook = window.jupyterapp?.shell?.currentWidget;
@@ -234,6 +235,17 @@ class PadPage:
         self._devtools.send(
             "Input.dispatchTouchEvent", {"type": kind, "touchPoints": touches}
         )
+
+    def pen(self, *points):
+        """With a stylus, in canvas pixels."""
+        kinds = ["mousePressed"] + ["mouseMoved"] * (len(points) - 1)
+        for kind, point in zip(
+            [*kinds, "mouseReleased"], [*points, points[-1]], strict=True
+        ):
+            where = dict(zip("xy", self.to_page(*point), strict=True))
+            how = {"pointerType": "pen", "button": "left", "buttons": 1}
+            where |= how | {"clickCount": int(kind != "mouseMoved")}
+            self._devtools.send("Input.dispatchMouseEvent", {"type": kind, **where})
 
     REPLAY = """(canvas, strokes) => {
         const box = canvas.getBoundingClientRect(), options = {bubbles: true};

@@ -87,6 +87,24 @@ def test_a_finger_draws_and_a_second_one_ends_the_stroke(page):
     assert page.pixel(170, 100) == page.pixel(200, 220) == 0
 
 
+def test_a_pen_draws(page):
+    page.pen((60, 60), (140, 100), (220, 60))
+    page.wait_for_strokes(1)
+    page.wait_for_ink(2000)
+    assert page.pixel(100, 80) == 255
+
+
+def test_a_right_click_leaves_a_dot_and_no_pen_that_sticks(page):
+    page.page.mouse.click(*page.to_page(60, 60), button="right")
+    page.page.keyboard.press("Escape")  # away with a menu
+    page.page.mouse.move(*page.to_page(200, 60), steps=10)
+    page.draw((140, 140), (140, 200))
+    page.wait_for_strokes(2)
+    page.wait_for_ink(500)
+    assert page.pixel(60, 60) == 255
+    assert [page.pixel(x, 60) for x in (100, 140, 200)] == [0, 0, 0]
+
+
 def test_a_stroke_that_leaves_the_canvas_ends_there(page):
     page.page.mouse.move(*page.to_page(140, 140))
     page.page.mouse.down()
@@ -209,6 +227,31 @@ def some_drawings():
             yield place(pens.strokes[row], 190)
 
 
+def test_a_replay_ends_on_the_drawing_itself(page):
+    for x in 60, 140, 220:
+        page.draw((x, 60), (x, 220))
+    page.wait_for_strokes(3)
+    page.wait_for_ink(6000)
+    whole = page.ink()
+    page.page.evaluate(LEAST_INK)
+    page.press("Replay")
+    page.wait_for("whole => window.leastInk < 0.5 * whole", whole)
+    page.wait_for_ink(0.98 * whole)
+    page.wait_for_strokes(3)
+
+
+# How little ink the canvas has had since, looked at in every frame.
+LEAST_INK = f"""() => {{
+    const canvas = document.querySelector(".mnistlab-canvas canvas");
+    const look = () => {{
+        window.leastInk = Math.min(window.leastInk, ({pad_page.PadPage.INK})(canvas));
+        requestAnimationFrame(look);
+    }};
+    window.leastInk = Infinity;
+    look();
+}}"""
+
+
 # --- remembering, and what goes wrong -------------------------------------------------
 
 
@@ -239,25 +282,29 @@ def test_on_a_phone_nothing_sticks_out(server, browser):
     phone.page.context.close()
 
 
-def test_a_reload_brings_the_drawing_back(page):
-    if page.kind == "app":
-        pytest.skip("the web page starts a new kernel for each visit")
+def test_a_reload_brings_the_drawing_back(page, server):
     page.draw((60, 60), (220, 220))
     page.wait_for_strokes(1)
     page.wait_for_ink(2000)
     before = page.ink()
-    page.page.evaluate("() => jupyterapp.commands.execute('docmanager:save')")
+    if page.kind == "lab":
+        page.page.evaluate("() => jupyterapp.commands.execute('docmanager:save')")
     page.page.reload()
     page.wait_until_painted()
+    page.kernel = int((server[2] / "kernel.pid").read_text())  # the web page: a new one
     page.wait_for_ink(0.98 * before)
     page.draw((220, 60), (60, 220))
     page.wait_for_strokes(2)
     page.wait_for_ink(1.5 * before)
+    page.press("Undo")
+    page.press("Undo")
+    page.wait_for_strokes(0)
 
 
 def test_a_dead_kernel_is_said(page):
     banner = page.page.locator(".dead").first
     assert not banner.is_visible()
+    page.page.mouse.move(0, 0)  # the banner moves the canvas, under the mouse even
     os.kill(page.kernel, signal.SIGKILL)
     banner.wait_for(state="visible")
     assert "stopped" in banner.text_content()

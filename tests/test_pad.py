@@ -470,6 +470,72 @@ def test_a_journal_in_trouble_is_said_and_drawing_goes_on(
     assert labels(pad) == [("correct", "1")]
 
 
+@pytest.fixture
+def draft(tmp_path):
+    return tmp_path / "new" / "draft.json"
+
+
+def test_a_pad_built_anew_goes_on_from_the_draft(classifier, draft):
+    first = Pad(classifier, draft=draft)
+    assert not draft.exists()  # nothing was drawn
+    stroke(first, (60, 60), (60, 220))
+    first._brush.value = 26
+    stroke(first, (100, 60.5), (220, 220))
+    first.feed("down", 9, 9)  # under the pen: not yet kept
+    again = Pad(classifier, draft=draft)
+    assert again.strokes == first.strokes[:2]
+    assert again.brush_px == again._brush.value == 26
+    assert again.prediction is not None
+    again.undo()
+    assert again.strokes == first.strokes[:1]
+    assert Pad(classifier, draft=draft).strokes == first.strokes[:1]
+    again.clear()
+    assert Pad(classifier, draft=draft).strokes == []
+
+
+def test_a_replay_does_not_touch_the_draft(classifier, draft, monkeypatch):
+    pad = Pad(classifier, draft=draft)
+    stroke(pad, (60, 60), (60, 220))
+    before = draft.stat().st_mtime_ns, draft.stat().st_ino
+    monkeypatch.setattr(pad_module, "_later", lambda *_: False)
+    pad.replay()
+    assert (draft.stat().st_mtime_ns, draft.stat().st_ino) == before
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "[]", '{"brush_px": 18}', '{"brush_px": 18, "strokes": [[[1, "a"]]]}']
+    + [f'{{"brush_px": 18, "strokes": {bad}}}' for bad in ("[[[NaN, 1]]]", "[[]]", 3)]
+    + ['{"brush_px": "x", "strokes": []}', "\x00\x01", '{"brush_px": Infinity}'],
+)
+def test_a_draft_that_is_none_is_said_and_stays_until_the_next_stroke(
+    classifier, draft, text
+):
+    draft.parent.mkdir()
+    draft.write_text(text)
+    pad = Pad(classifier, draft=draft)
+    assert pad.strokes == [] and "draft.json holds no drawing" in status(pad)
+    assert draft.read_text() == text
+    stroke(pad, (60, 60), (60, 220))
+    assert Pad(classifier, draft=draft).strokes == pad.strokes
+
+
+def test_a_draft_of_another_size_is_brought_onto_the_canvas(classifier, draft):
+    draft.parent.mkdir()
+    draft.write_text('{"brush_px": 900, "strokes": [[[-5, 10], [999, 10]]]}')
+    pad = Pad(classifier, draft=draft)
+    assert pad.strokes == [[(0, 10), (CANVAS_PX, 10)]] and pad.brush_px == 40
+
+
+def test_a_draft_that_cannot_be_written_is_said_and_drawing_goes_on(
+    classifier, tmp_path
+):
+    (tmp_path / "file").write_text("in the way")
+    pad = Pad(classifier, draft=tmp_path / "file" / "draft.json")
+    stroke(pad, (60, 60), (60, 220))
+    assert "Error" in status(pad) and labels(pad) == [("correct", "1")]
+
+
 # --- the surface ----------------------------------------------------------------------
 
 
