@@ -59,13 +59,19 @@ def write_notebook(path, cells):
 
 
 @contextmanager
-def serve(kind, folder, *options):
-    """Serve folder/pad.ipynb by `python -m mnistlab.server`; yield its address."""
+def serve(kind, folder, *options, comms="perCommTarget"):
+    """Serve folder/pad.ipynb by `python -m mnistlab.server`; yield its address.
+
+    comms: JupyterLab's setting commsOverSubshells, by default its own default.
+    """
     settings = folder / "jupyter"
-    quiet = settings / "lab/user-settings/@jupyterlab/apputils-extension"
-    quiet.mkdir(parents=True, exist_ok=True)
-    (quiet / "notification.jupyterlab-settings").write_text(
+    user = settings / "lab/user-settings/@jupyterlab/apputils-extension"
+    user.mkdir(parents=True, exist_ok=True)
+    (user / "notification.jupyterlab-settings").write_text(
         json.dumps({"fetchNews": "false", "checkForUpdates": False})
+    )
+    (user / "kernels-settings.jupyterlab-settings").write_text(
+        json.dumps({"commsOverSubshells": comms})
     )
     names = (
         "JUPYTER_CONFIG_DIR",

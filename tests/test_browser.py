@@ -182,6 +182,40 @@ def test_while_one_draws_the_page_asks_the_server_for_nothing(page):
     assert [url for url in asked if "://" in url and "/api/" not in url] == []
 
 
+NOTE_THREADS = """
+import threading
+_update = Pad._update
+def noted(self, *strokes):
+    with open("threads", "a") as file:
+        print(threading.current_thread().name, file=file)
+    return _update(self, *strokes)
+Pad._update = noted
+"""
+
+
+@pytest.mark.parametrize("comms", ["disabled", "perCommTarget"])
+def test_whatever_thread_jupyterlab_calls_on_the_pad_is_right(browser, tmp_path, comms):
+    source = pad_page.NOTEBOOK.replace("torch.manual", NOTE_THREADS + "torch.manual")
+    cells = [nbformat.v4.new_code_cell(source + "pad")]
+    pad_page.write_notebook(tmp_path / "pad.ipynb", cells)
+    with pad_page.serve("lab", tmp_path, comms=comms) as address:
+        page = pad_page.PadPage(browser, "lab", address)
+        for count in range(1, 5):
+            path = "correct" if count % 2 else "inverted"
+            page.press(path)
+            page.draw((60, 60), (220, 60 * count))
+            page.wait_for_strokes(count)
+            page.page.wait_for_selector(f'.answer[data-path="{path}"]')
+        page.press("Undo")
+        page.wait_for_strokes(3)
+        page.press("4", ".mnistlab-digits >> nth=1")
+        page.page.wait_for_selector(".kept")
+        page.page.context.close()
+    assert len(Journal(tmp_path / "journal.sqlite").drawings().strokes[0]) == 3
+    threads = set((tmp_path / "threads").read_text().split())
+    assert (threads == {"MainThread"}) == (comms == "disabled"), threads
+
+
 # --- seeing ---------------------------------------------------------------------------
 
 
