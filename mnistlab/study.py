@@ -173,8 +173,13 @@ def _outcomes(jobs: Mapping[str, tuple], executor: Executor | None) -> Iterator[
             except Exception as error:  # whatever a run can raise: run_grid reports it
                 yield key, error
         return
-    futures = {executor.submit(train_one, *job): key for key, job in jobs.items()}
+    futures = {}
     try:
+        for key, job in jobs.items():
+            try:
+                futures[executor.submit(train_one, *job)] = key
+            except RuntimeError as error:  # a pool that was closed, or that has broken
+                yield key, error
         for future in as_completed(futures):
             yield futures[future], future.exception() or future.result()
     finally:  # after the interrupt key, what has not begun never does

@@ -224,6 +224,22 @@ def test_a_run_that_fails_in_a_worker_is_named_and_the_others_kept(run, monkeypa
     assert len(run({**grid, "lr": 0.01})) == 2  # they were remembered
 
 
+def die(images, generator):
+    os._exit(1)  # as a machine does that runs out of memory
+
+
+def test_a_worker_that_dies_costs_only_what_was_not_finished(run):
+    first = {**GRID, "n_train": 20, "seed": 0, "augment": [None, die, random_affine]}
+    with ProcessPoolExecutor(1, get_context("spawn")) as pool:
+        with pytest.raises(RunsFailed, match="2 of 3.*augment=die.*Broken") as error:
+            run(first, executor=pool)
+        assert error.value.table["augment"].tolist() == [None]
+        with pytest.raises(RunsFailed, match="1 of 2.*seed=1.*Broken") as error:
+            run({**GRID, "n_train": 20}, executor=pool)  # a broken pool stays broken
+        assert error.value.table["seed"].tolist() == [0]
+    assert len(run({**GRID, "n_train": 20})) == 2
+
+
 def test_a_worker_with_other_data_is_noticed(tiny):
     with pytest.raises(ValueError, match="not the caller's"):
         study.train_one({"seed": 0, **study.FIT}, tiny, "other", {}, False, 10)
