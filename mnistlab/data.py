@@ -3,7 +3,7 @@
 import gzip
 import hashlib
 import os
-import struct
+import threading
 import urllib.request
 import zlib
 from collections.abc import Callable, Sequence
@@ -178,7 +178,9 @@ def _mnist(folder: Path) -> tuple[Digits, Digits]:
                 f"with md5 {found} found, {length:,} with {md5} expected. Delete it; "
                 "the next call fetches it again."
             )
-        arrays.append(read_idx(content, name))
+        # The idx format: a header of 4 bytes and 4 for each axis, then the values.
+        shape, header = ((-1, 28, 28), 16) if "images" in name else ((-1,), 8)
+        arrays.append(np.frombuffer(content, np.uint8, offset=header).reshape(shape))
     source = "MNIST, 60,000 training images"
     return (
         Digits(arrays[0], arrays[1].astype(np.int64), source),
@@ -194,31 +196,6 @@ def _sample() -> tuple[Digits, Digits]:
     both = Digits(images, labels.astype(np.int64), "5,000-image MNIST sample")
     test = balanced_index(both.labels, 1000, seed=0)
     return both.take(np.setdiff1d(np.arange(len(both)), test)), both.take(test)
-
-
-def read_idx(content: bytes, name: str = "idx file") -> np.ndarray:
-    """A uint8 array from LeCun's idx format (yann.lecun.com/exdb/mnist).
-
-    Raises DataCorrupt unless the header is that of uint8 data and the length
-    is exactly what the header announces.
-    """
-    n_dims = content[3] if len(content) > 3 else 0
-    if content[:3] != b"\x00\x00\x08" or not 1 <= n_dims <= 3:
-        raise DataCorrupt(
-            f"{name} begins with {content[:8]!r}; expected an idx header "
-            "(00 00 08 and the number of axes). Is it a web page or still gzipped?"
-        )
-    start = 4 + 4 * n_dims
-    if len(content) < start:
-        raise DataCorrupt(f"{name} ends inside its header of {start} bytes.")
-    shape = struct.unpack(f">{n_dims}I", content[4:start])
-    expected = start + int(np.prod(shape, dtype=np.int64))
-    if len(content) != expected:
-        raise DataCorrupt(
-            f"{name} has {len(content):,} bytes; its header announces {shape}, "
-            f"which is {expected:,}."
-        )
-    return np.frombuffer(content, np.uint8, offset=start).reshape(shape)
 
 
 def _download_mnist(path: Path, md5: str) -> None:
@@ -287,7 +264,8 @@ def _fetch(url: str, name: str, max_bytes: int, timeout: float) -> bytes:
 
 def write_atomically(target: Path, content: bytes) -> None:
     """Write a file so that a kill or a full disk leaves the old one whole."""
-    temporary = target.with_name(f"{target.name}.{os.getpid()}.tmp")
+    writer = f"{os.getpid()}-{threading.get_ident()}"
+    temporary = target.with_name(f"{target.name}.{writer}.tmp")
     try:
         with open(temporary, "wb") as file:
             file.write(content)

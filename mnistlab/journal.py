@@ -190,6 +190,8 @@ class Journal:
         if not self.path.exists():
             return []
         with self._open() as connection:
+            if connection.execute("PRAGMA user_version").fetchone() == (0,):
+                return []  # an empty file
             return connection.execute(
                 f"SELECT {columns} FROM drawings ORDER BY id"
             ).fetchall()
@@ -217,7 +219,8 @@ class Journal:
         def read(statement):
             return connection.execute(statement).fetchone()
 
-        if read("SELECT count(*) FROM sqlite_master") == (0,) and create:
+        empty = read("SELECT count(*) FROM sqlite_master") == (0,)
+        if empty and create:
             connection.execute("PRAGMA journal_mode = WAL")
             with connection:
                 connection.execute("BEGIN IMMEDIATE")  # of many pads, one makes it
@@ -225,7 +228,7 @@ class Journal:
                     connection.execute(TABLE)
                     connection.execute(f"PRAGMA user_version = {VERSION}")
         (found,) = read("PRAGMA user_version")
-        if found != VERSION:
+        if found != VERSION and not (empty and found == 0):
             raise JournalError(
                 f"The journal {self.path.name} was left as it is: it has version "
                 f"{found}, this program knows version {VERSION}. What to do: move it "

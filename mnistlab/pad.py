@@ -225,7 +225,7 @@ class Pad:
     def draw(self, strokes):
         """Replace the drawing by these strokes, (n, 2) each; none of them clears it."""
         self._settle()
-        self._change([[tuple(point) for point in s.tolist()] for s in strokes])
+        self._change([[tuple(p) for p in np.array(s, float).tolist()] for s in strokes])
         self._show(self.strokes)
         self._update()
 

@@ -86,6 +86,11 @@ def normalize(images: np.ndarray) -> np.ndarray:
     return (images / np.float32(255) - np.float32(MEAN)) / np.float32(STD)
 
 
+def denormalize(inputs: np.ndarray) -> np.ndarray:
+    """What `normalize` made of pixels back to 0..1, ink 1 on paper 0; any shape."""
+    return inputs * np.float32(STD) + np.float32(MEAN)
+
+
 MNIST_PIPELINE: Pipeline = (crop_to_ink, fit_20x20, center_of_mass, normalize)
 NAIVE_PIPELINE: Pipeline = (resize_28x28, normalize)
 
@@ -105,7 +110,6 @@ class Stage:
         middle of the range.
         """
         image = self.image
-        middle = 127 if image.dtype == np.uint8 else (0.5 - MEAN) / STD
         return {
             "shape": image.shape,
             "dtype": str(image.dtype),
@@ -113,7 +117,7 @@ class Stage:
             "high": image.max().item(),
             "mean": image.mean().item(),
             "border": ring(image).mean().item(),
-            "ink": (image > middle).mean().item(),
+            "ink": (as_grey(image) > 127).mean().item(),
         }
 
 
@@ -161,7 +165,11 @@ def save_trace(stages: tuple[Stage, ...], folder: Path) -> list[Path]:
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     names = [stage.name for stage in stages[:-1]] + ["final"]
-    paths = [folder / f"debug_{name}.png" for name in names]
+    again = [names[:place].count(name) for place, name in enumerate(names)]
+    paths = [
+        folder / (f"debug_{name}_{n + 1}.png" if n else f"debug_{name}.png")
+        for name, n in zip(names, again, strict=True)
+    ]
     for path, stage in zip(paths, stages, strict=True):
         Image.fromarray(as_grey(stage.image)).save(path)
     table = folder / "debug_stages.csv"
@@ -177,7 +185,7 @@ def as_grey(image: np.ndarray) -> np.ndarray:
     """uint8 as it is; float32 with the normalisation undone, clipped to uint8."""
     if image.dtype == np.uint8:
         return image
-    return np.rint(np.clip(image * STD + MEAN, 0, 1) * 255).astype(np.uint8)
+    return np.rint(denormalize(image).clip(0, 1) * 255).astype(np.uint8)
 
 
 def load_picture(source, *, ink: str = "light", paper: int | None = None) -> np.ndarray:
@@ -198,7 +206,7 @@ def load_picture(source, *, ink: str = "light", paper: int | None = None) -> np.
         raise ValueError(f"ink={ink!r}; expected 'light' (on dark paper) or 'dark'.")
     if paper is None:
         paper = 0 if ink == "light" else 255
-    if not isinstance(paper, int) or not 0 <= paper <= 255:
+    if not isinstance(paper, int | np.integer) or not 0 <= paper <= 255:
         raise ValueError(f"paper={paper!r}; expected a whole number, 0 to 255.")
     if isinstance(source, np.ndarray):
         picture = _from_array(source)

@@ -127,8 +127,9 @@ def place(
     strokes = _checked(strokes)
     if sum(map(len, strokes)) == 0:
         raise ValueError("the drawing has no points, so there is nothing to place")
-    if center is None:
-        center = (canvas_px / 2, canvas_px / 2)
+    center = (canvas_px / 2, canvas_px / 2) if center is None else center
+    if not np.isfinite(center).all():
+        raise ValueError(f"center is {center}, expected x, y in canvas pixels")
     points = np.concatenate(strokes)
     low, high = points.min(axis=0), points.max(axis=0)
     extent = (high - low).max()

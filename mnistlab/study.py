@@ -74,12 +74,18 @@ def run_grid(
     Raises ValueError before anything runs if a network or setting is unknown or
     the images do not suffice; RunsFailed, when all others are done, if a run fails.
     """
+    also = also or {}
+    if taken := {"train", "validation", "test"} & set(also):
+        raise ValueError(f"also={sorted(taken)}: these sets are measured by that name.")
     here = _load(data) if isinstance(data, str) else data
     if isinstance(data, str):  # so that no worker decides otherwise
         data = "sample" if "sample" in here.source else "mnist"
-    runs, asked, also = [], ["network"], also or {}
+    runs, asked = [], ["network"]
     for part in [grid] if isinstance(grid, Mapping) else grid:
-        lists = [v if isinstance(v, list | range) else [v] for v in part.values()]
+        lists = [
+            v if isinstance(v, list | tuple | range | np.ndarray) else [v]
+            for v in part.values()
+        ]
         asked += [name for name in part if name not in asked]
         for values in product(*lists):
             runs.append(_checked(dict(zip(part, values, strict=True)), here))
@@ -118,6 +124,8 @@ def run_grid(
 
 def by_epoch(table: pd.DataFrame) -> pd.DataFrame:
     """One row for each run and epoch that was watched: epoch_* unfolded, "epoch"."""
+    if "watch" not in table:
+        raise ValueError('no run was watched; put "watch", some images, into the grid.')
     columns = [name for name in table if name.startswith("epoch_")]
     long = table[table["watch"] > 0].explode(columns)
     long[columns] = long[columns].astype(float)
@@ -136,12 +144,16 @@ def _checked(run: dict[str, Any], data: Data) -> dict[str, Any]:
             f"{_name(run)}: no setting {', '.join(sorted(unknown))}; {network} has "
             f"{', '.join(defaults)}."
         )
-    run = {**defaults, **run}
+    run = {
+        name: value.item() if isinstance(value, np.generic) else value
+        for name, value in {**defaults, **run}.items()
+    }
     augment = run["augment"]
-    if augment and (augment.__module__ == "__main__" or "<" in augment.__qualname__):
+    where = getattr(augment, "__module__", None), getattr(augment, "__qualname__", "<")
+    if augment and (where[0] == "__main__" or "<" in where[1]):
         raise ValueError(
-            f"augment={augment.__qualname__} cannot travel to a worker. Write it in a "
-            "module and import it."
+            f"augment={augment} cannot travel to a worker. Write it as a function in a "
+            "module of its own and import it."
         )
     if run["patience"] and not run["watch"]:
         raise ValueError(f"{_name(run)}: patience needs watch, images to look at.")
@@ -181,7 +193,8 @@ def _outcomes(jobs: Mapping[str, tuple], executor: Executor | None) -> Iterator[
             except RuntimeError as error:  # a pool that was closed, or that has broken
                 yield key, error
         for future in as_completed(futures):
-            yield futures[future], future.exception() or future.result()
+            failed = isinstance(future.exception(), Exception)
+            yield futures[future], future.exception() if failed else future.result()
     finally:  # after the interrupt key, what has not begun never does
         for future in futures:
             future.cancel()
@@ -216,6 +229,8 @@ def train_one(
             torch.manual_seed(run["seed"])
             model = models.build(run["network"], **own)
             history = training.fit(model, train, watched, **settings, progress=False)
+            if history.stopped == "interrupted":  # half a training is no result
+                raise KeyboardInterrupt
             reports = {n: evaluation.evaluate(model, d) for n, d in sets.items()}
         finally:
             torch.set_num_threads(threads)
@@ -259,6 +274,10 @@ def _plain(value: Any) -> Any:
     return value.__qualname__ if callable(value) else value
 
 
+def _source(function: Any) -> list[str]:
+    return [function.__module__, function.__qualname__, inspect.getsource(function)]
+
+
 def _name(run: Mapping[str, Any]) -> str:
     """A run in words: what differs from the defaults."""
     said = {k: v for k, v in run.items() if {**OWN, **FIT}.get(k) != v or k == "seed"}
@@ -267,7 +286,7 @@ def _name(run: Mapping[str, Any]) -> str:
 
 
 def _key(everything: list[Any]) -> str:
-    text = json.dumps(everything, sort_keys=True, default=_plain)
+    text = json.dumps(everything, sort_keys=True, default=_source)
     return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 

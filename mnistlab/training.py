@@ -70,8 +70,8 @@ def fit(
     FloatingPointError if the loss is no longer a number; the model then holds
     the best weights so far.
     """
-    if not len(train):
-        raise ValueError("there are no images to train on.")
+    if not len(train) or (validation is not None and not len(validation)):
+        raise ValueError("there are no images to train on, or to validate with.")
     if min(epochs, batch_size, lr) <= 0 or (patience is not None and patience < 1):
         raise ValueError(
             f"epochs={epochs}, batch_size={batch_size}, lr={lr}, patience={patience}; "

@@ -145,8 +145,10 @@ def test_a_missing_file_names_who_makes_it(path):
         b"version https://git-lfs.github.com/spec/v1\n",
         pickle.dumps({"weights": 1}, protocol=2),
         bytes(10_000),
+        b"M",
+        b"J\x01",
     ],
-    ids=["empty", "web page", "pointer", "pickle", "zeros"],
+    ids=["empty", "web page", "pointer", "pickle", "zeros", "M", "J"],
 )
 def test_what_is_no_checkpoint_is_refused(path, content):
     path.write_bytes(content)

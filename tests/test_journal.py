@@ -150,6 +150,18 @@ def test_a_read_only_journal_says_so(journal, monkeypatch):
     assert len(journal) == 1
 
 
+@pytest.mark.parametrize("begin", ["", "PRAGMA journal_mode = WAL"])
+def test_a_journal_that_was_only_just_begun_is_empty(journal, begin):
+    journal.path.parent.mkdir()
+    connection = sqlite3.connect(journal.path)
+    connection.execute(begin)
+    connection.close()
+    journal.path.touch()
+    assert len(journal) == journal.report().n == 0
+    journal.record(ONE, EMPTY, said(1), label=1)
+    assert len(journal) == 1
+
+
 def test_a_folder_that_cannot_be_made_says_so(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(JournalError, match="journal.sqlite"):

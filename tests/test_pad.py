@@ -413,6 +413,9 @@ def test_two_pads_do_not_share_a_drawing(pad, classifier):
     other = Pad(classifier)
     stroke(pad, (50, 50))
     assert other.strokes == [] and labels(other) == [("correct", "")]
+    other.draw(pad.strokes)  # but one can be copied
+    stroke(pad, (90, 90))
+    assert other.strokes == pad.strokes[:1]
 
 
 # --- remembering ----------------------------------------------------------------------

@@ -305,6 +305,11 @@ def test_a_saved_trace_is_the_trace(canvas, tmp_path):
     for path, stage in zip(paths[:-2], stages[:-1], strict=True):
         with Image.open(path) as picture:
             assert np.array_equal(np.asarray(picture), stage.image)
+    twice = save_trace((stages[0], *stages), tmp_path)
+    assert [path.name for path in twice[:2]] == [
+        "debug_original.png",
+        "debug_original_2.png",
+    ]
     # What the normalised picture shows is the picture before, not one stretched.
     assert np.array_equal(load_picture(paths[-2]), stages[-2].image)
     with open(paths[-1], newline="") as file:

@@ -278,6 +278,8 @@ def test_place_moves_a_dot_without_scaling_it():
 def test_placing_nothing_is_refused():
     with pytest.raises(ValueError, match="no points"):
         place([], 100)
+    with pytest.raises(ValueError, match="center is"):
+        place([[(3, 4)]], 100, center=(float("nan"), 1))
 
 
 @given(st.integers(0, 2**32), st.integers(0, 9), st.sampled_from([8, 18, 32]))

@@ -4,6 +4,7 @@ import errno
 import json
 import os
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from functools import partial
 from multiprocessing import get_context
 
 import matplotlib.pyplot as plt
@@ -197,6 +198,7 @@ def test_a_full_disk_costs_only_the_memory(run, monkeypatch, tmp_path, capsys):
         ({**GRID, "n_train": 9}, "there is no . among"),
         ({**GRID, "patience": 2}, "patience needs watch"),
         ({**GRID, "augment": lambda batch, generator: batch}, "cannot travel"),
+        ({**GRID, "augment": partial(random_affine, share=1.0)}, "cannot travel"),
     ],
 )
 def test_a_grid_that_cannot_be_done_is_refused_before_anything_runs(
@@ -238,6 +240,52 @@ def test_a_worker_that_dies_costs_only_what_was_not_finished(run):
             run({**GRID, "n_train": 20}, executor=pool)  # a broken pool stays broken
         assert error.value.table["seed"].tolist() == [0]
     assert len(run({**GRID, "n_train": 20})) == 2
+
+
+def interrupt(images, generator):
+    raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("processes", [False, True])
+def test_an_interrupted_run_is_no_result_and_is_done_again(run, processes):
+    grid = {**GRID, "n_train": 20, "seed": 0}
+    with ProcessPoolExecutor(1, get_context("spawn")) as pool:
+        with pytest.raises(KeyboardInterrupt):
+            augment = [None, interrupt, random_affine]
+            run({**grid, "augment": augment}, executor=pool if processes else None)
+    again = run({**grid, "augment": [None, random_affine]})
+    assert again["stopped"].tolist() == ["all epochs done"] * 2
+
+
+def test_a_function_that_was_edited_is_another_setting(run, tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(tmp_path)
+    gains = []
+    for sign in "-+":
+        (tmp_path / f"mine{ord(sign)}.py").write_text(
+            f"def change(images, generator):\n    return {sign}images\n"
+        )
+        change = __import__(f"mine{ord(sign)}").change
+        change.__module__ = "mine"
+        gains += run({**GRID, "n_train": 20, "augment": change})["train_loss"].tolist()
+    assert len(set(gains)) == 4
+    assert len(list(tmp_path.glob("*.json"))) == 4
+
+
+def test_numpy_numbers_and_arrays_are_settings_like_any_other(run, monkeypatch):
+    table = run()
+    monkeypatch.setattr(study, "train_one", no_training)
+    grid = {**GRID, "n_train": np.array([20, 40]), "seed": list(np.arange(2))}
+    assert same(run(grid), table)
+
+
+def test_sets_of_ones_own_cannot_take_the_name_of_another(run, write_digits):
+    with pytest.raises(ValueError, match=r"also=\['test'\]"):
+        run(also={"test": write_digits(10)}, test=True)
+
+
+def test_epochs_that_nobody_watched_cannot_be_unfolded(run):
+    with pytest.raises(ValueError, match="no run was watched"):
+        by_epoch(run())
 
 
 def test_a_worker_with_other_data_is_noticed(tiny):

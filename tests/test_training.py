@@ -349,6 +349,8 @@ def test_impossible_settings_are_named(digits, settings, message):
 def test_nothing_to_train_on_is_said(digits):
     with pytest.raises(ValueError, match="no images to train on"):
         quick(new("Linear"), digits.take(slice(0)))
+    with pytest.raises(ValueError, match="or to validate with"):
+        quick(new("Linear"), digits, digits.take(slice(0)))
 
 
 # --- augmentation -------------------------------------------------------------------
