@@ -5,11 +5,11 @@ They are measured on the input as the network gets it, with the normalisation
 undone, where every image of MNIST lies in 0..1, ink 1 on paper 0.
 """
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 import numpy as np
 
-from mnistlab.preprocess import INK, MEAN, STD, Stage, ring
+from mnistlab.preprocess import INK, Stage, denormalize, ring
 
 # statistic -> the alarm that rings where it leaves its bounds
 STATISTICS = {
@@ -55,14 +55,11 @@ class Alarm:
         """Whether the network's answer is not to be trusted, whatever it is."""
         return self.name in SERIOUS
 
-    @property
-    def cause(self) -> str:
-        return CAUSES[self.name]
-
     def __str__(self) -> str:
         return (
             f"{self.name}: {self.statistic} is {self.value:.3g} at {self.stage}, "
-            f"training images have {self.low:.3g} to {self.high:.3g} ({self.cause})"
+            f"training images have {self.low:.3g} to {self.high:.3g} "
+            f"({CAUSES[self.name]})"
         )
 
 
@@ -84,14 +81,12 @@ def measure(inputs: np.ndarray) -> dict[str, np.ndarray]:
         return {
             name: np.concatenate([part[name] for part in parts]) for name in parts[0]
         }
-    pixels = inputs.reshape(-1, 28, 28) * np.float32(STD) + np.float32(MEAN)
+    pixels = denormalize(inputs.reshape(-1, 28, 28))
     clipped = pixels.clip(0, 1)
     inked = pixels >= INK / 255
     mass = np.maximum(clipped.sum((1, 2)), 1e-6)
-    across, down = np.arange(28, dtype=np.float32), np.arange(28, dtype=np.float32)
-    outline = np.abs(np.diff(clipped, axis=1)).sum((1, 2)) + np.abs(
-        np.diff(clipped, axis=2)
-    ).sum((1, 2))
+    position = np.arange(28, dtype=np.float32)
+    outline = sum(np.abs(np.diff(clipped, axis=axis)).sum((1, 2)) for axis in (1, 2))
     sides = [inked.any(axis) for axis in (1, 2)]  # bool (N, 28) each
     spans = [
         np.where(side.any(1), 28 - side.argmax(1) - side[:, ::-1].argmax(1), 0)
@@ -107,8 +102,8 @@ def measure(inputs: np.ndarray) -> dict[str, np.ndarray]:
         "ink": pixels.mean((1, 2)),
         "pen_px": 2 * mass / np.maximum(outline, 1e-6),
         "side_px": np.maximum(*spans),
-        "center_x": clipped.sum(1) @ across / mass,
-        "center_y": clipped.sum(2) @ down / mass,
+        "center_x": clipped.sum(1) @ position / mass,
+        "center_y": clipped.sum(2) @ position / mass,
     }
 
 
@@ -245,10 +240,6 @@ class Reference:
             )
         ]
         return Drift(n, *errors)
-
-    @property
-    def card(self) -> dict:
-        return asdict(self)
 
 
 def energy(logits: np.ndarray) -> np.ndarray:

@@ -46,12 +46,6 @@ class Prediction:
         """The ten classes, the most probable first."""
         return tuple(np.argsort(-self.logits, kind="stable").tolist())
 
-    @property
-    def margin(self) -> float:
-        """Probability of the first class minus that of the second."""
-        second, first = np.sort(self.probabilities)[-2:]
-        return float(first - second)
-
 
 @dataclass(frozen=True)
 class Classifier:
@@ -101,12 +95,13 @@ class Classifier:
         return Prediction(label, reason, logits, stages, alarms, milliseconds)
 
     def _logits(self, image: np.ndarray) -> np.ndarray:
-        inputs = torch.from_numpy(np.ascontiguousarray(image))[None, None]
+        device = next(self.model.parameters()).device
+        inputs = torch.from_numpy(np.ascontiguousarray(image))[None, None].to(device)
         threads = torch.get_num_threads()
         torch.set_num_threads(1)  # for one picture, waking a second costs more
         try:
             with eval_mode(self.model):
-                return self.model(inputs)[0].numpy()
+                return self.model(inputs)[0].cpu().numpy()
         finally:
             torch.set_num_threads(threads)
 

@@ -161,29 +161,22 @@ def apply(name: str, images: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray(images)
 
 
-def train_mode_logits(model: nn.Module, inputs: np.ndarray) -> np.ndarray:
-    """The fault that is no step: logits (N, 10) of a network in training mode.
+TRAIN_MODE = "evaluated in train mode"
+
+
+class InTrainMode(nn.Module):
+    """The fault that is no step: a network that stays in training mode.
 
     Dropout then drops, and batch norm uses the batch that it is tested on. A copy
     does it, since it also changes the running averages.
     """
-    model = copy.deepcopy(model).train()
-    with torch.no_grad():
-        return model(torch.from_numpy(inputs)[:, None]).numpy()
-
-
-TRAIN_MODE = "evaluated in train mode"
-
-
-class _InTrainMode(nn.Module):
-    """A network that cannot be put into evaluation mode."""
 
     def __init__(self, model: nn.Module):
         super().__init__()
         self.model = model
 
     def forward(self, inputs: torch.Tensor) -> torch.Tensor:
-        return torch.from_numpy(train_mode_logits(self.model, inputs[:, 0].numpy()))
+        return copy.deepcopy(self.model).train()(inputs)
 
 
 def zoo_matrix(classifier, digits: Digits) -> list[dict[str, object]]:
@@ -198,7 +191,7 @@ def zoo_matrix(classifier, digits: Digits) -> list[dict[str, object]]:
     golden, rows = classifier.golden(), []
     for name in [*FAULTS, TRAIN_MODE]:
         if name == TRAIN_MODE:
-            suspect = replace(classifier, model=_InTrainMode(classifier.model))
+            suspect = replace(classifier, model=InTrainMode(classifier.model))
             inputs = apply("none", digits.images)
         else:
             suspect = classifier.with_pipeline(faulty(classifier.pipeline, name))

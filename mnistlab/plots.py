@@ -8,12 +8,14 @@ import numpy as np
 import pandas as pd
 
 from mnistlab.evaluation import Report
-from mnistlab.preprocess import MEAN, STD, Stage
+from mnistlab.preprocess import Stage, as_grey
 from mnistlab.training import History
 
-DARK, MID, LIGHT = "#1a1a1a", "#3b6fb6", "#c9d4e3"  # told apart in grey, too
+DARK, MID = "#1a1a1a", "#3b6fb6"  # told apart in grey, too
+CELL = {"ha": "center", "va": "center", "fontsize": 8}
 STYLE = {
     "figure.dpi": 100,
+    "figure.constrained_layout.use": True,
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.grid": True,
@@ -31,9 +33,8 @@ plt.rcParams.update(STYLE)
 
 
 def _draw_digit(ax, image: np.ndarray) -> None:
-    """One picture: uint8 on 0..255; float32 on what 0..255 normalises to."""
-    low, high = (0, 255) if image.dtype == np.uint8 else (-MEAN / STD, (1 - MEAN) / STD)
-    ax.imshow(image, cmap="gray", vmin=low, vmax=high, interpolation="nearest")
+    """One picture, uint8 or normalised: black is paper and white is ink, always."""
+    ax.imshow(as_grey(image), cmap="gray", vmin=0, vmax=255, interpolation="nearest")
     ax.set(xticks=[], yticks=[])
     ax.grid(False)
     for spine in ax.spines.values():
@@ -47,11 +48,7 @@ def show_digits(
     rows = -(-len(images) // columns)
     height = 1.0 + 0.17 * max((title.count("\n") + 1 for title in titles), default=0)
     fig, axes = plt.subplots(
-        rows,
-        columns,
-        figsize=(columns * 1.0, rows * height),
-        squeeze=False,
-        layout="constrained",
+        rows, columns, figsize=(columns, rows * height), squeeze=False
     )
     for ax in axes.flat[len(images) :]:
         ax.axis("off")
@@ -65,13 +62,8 @@ def show_digits(
 def show_stages(traces: Mapping[str, Sequence[Stage]]) -> None:
     """One row for each trace, one picture for each stage, range and mean below."""
     columns = max(len(stages) for stages in traces.values())
-    fig, axes = plt.subplots(
-        len(traces),
-        columns,
-        figsize=(columns * 1.75, len(traces) * 2.35),
-        squeeze=False,
-        layout="constrained",
-    )
+    size = columns * 1.75, len(traces) * 2.35
+    fig, axes = plt.subplots(len(traces), columns, figsize=size, squeeze=False)
     for row, (name, stages) in zip(axes, traces.items(), strict=True):
         for ax in row[len(stages) :]:
             ax.axis("off")
@@ -92,7 +84,7 @@ def show_stages(traces: Mapping[str, Sequence[Stage]]) -> None:
 def show_history(history: History) -> None:
     """Loss and accuracy of training and validation images, epoch by epoch."""
     epochs = range(1, len(history.train_loss) + 1)
-    fig, (left, right) = plt.subplots(1, 2, figsize=(8, 3), layout="constrained")
+    fig, (left, right) = plt.subplots(1, 2, figsize=(8, 3))
     left.plot(epochs, history.train_loss, label="training images")
     left.plot(epochs, history.validation_loss, label="validation images")
     right.plot(epochs, np.multiply(history.train_accuracy, 100))
@@ -115,7 +107,7 @@ def show_confusion(report: Report) -> None:
     """Rows are labels, columns predictions; only the mistakes are shaded."""
     confusion = report.confusion
     mistakes = confusion - np.diag(confusion.diagonal())
-    fig, ax = plt.subplots(figsize=(4.6, 4.4), layout="constrained")
+    fig, ax = plt.subplots(figsize=(4.6, 4.4))
     ax.imshow(mistakes, cmap="Greys", vmin=0, vmax=max(1, mistakes.max()) * 1.6)
     ax.set(
         xlabel="predicted",
@@ -128,21 +120,14 @@ def show_confusion(report: Report) -> None:
     ax.grid(False)
     for (row, column), count in np.ndenumerate(confusion):
         if count:
-            ax.text(
-                column,
-                row,
-                f"{count}",
-                ha="center",
-                va="center",
-                fontsize=8,
-                color=DARK if row != column else "#888888",
-            )
+            color = DARK if row != column else "#888888"
+            ax.text(column, row, f"{count}", color=color, **CELL)
     plt.show()
 
 
 def show_shares(shares: np.ndarray, ylabel: str, title: str = "") -> None:
     """One bar for each of the ten classes, in per cent; nan is "no samples"."""
-    fig, ax = plt.subplots(figsize=(6, 2.6), layout="constrained")
+    fig, ax = plt.subplots(figsize=(6, 2.6))
     percent = np.multiply(shares, 100)
     ax.bar(range(10), np.nan_to_num(percent), color=MID)
     for digit, value in enumerate(percent):
@@ -165,13 +150,8 @@ def show_bands(
     One panel for each y label, in it one curve for each {name: column of the
     table}; fractions are shown as per cent where the label says "%" or "points".
     """
-    fig, axes = plt.subplots(
-        1,
-        len(panels),
-        figsize=(4.1 * len(panels), 3.1),
-        squeeze=False,
-        layout="constrained",
-    )
+    size = 4.1 * len(panels), 3.1
+    fig, axes = plt.subplots(1, len(panels), figsize=size, squeeze=False)
     runs = table.groupby(x)
     for ax, (ylabel, curves) in zip(axes[0], panels.items(), strict=True):
         scale = 100 if "%" in ylabel or "points" in ylabel else 1
@@ -202,14 +182,8 @@ def show_dots(
     are shown as per cent where the label says "%" or "points".
     """
     groups = list(dict.fromkeys(table[by]))
-    fig, axes = plt.subplots(
-        1,
-        len(panels),
-        figsize=(1.6 + 3.4 * len(panels), 1.1 + 0.3 * len(groups)),
-        sharey=True,
-        squeeze=False,
-        layout="constrained",
-    )
+    size = 1.6 + 3.4 * len(panels), 1.1 + 0.3 * len(groups)
+    fig, axes = plt.subplots(1, len(panels), figsize=size, sharey=True, squeeze=False)
     for ax, (xlabel, marks) in zip(axes[0], panels.items(), strict=True):
         scale = 100 if "%" in xlabel or "points" in xlabel else 1
         styles = plt.rcParams["axes.prop_cycle"]
@@ -237,9 +211,7 @@ def show_matrix(
     """
     shares = np.asarray(shares, dtype=float)
     height, width = shares.shape
-    fig, ax = plt.subplots(
-        figsize=(2.0 + 0.55 * width, 1.1 + 0.24 * height), layout="constrained"
-    )
+    fig, ax = plt.subplots(figsize=(2.0 + 0.55 * width, 1.1 + 0.24 * height))
     ax.imshow(shares, cmap="Greys", vmin=0, vmax=1.25, aspect="auto")
     ax.set(yticks=range(height), yticklabels=rows, title=title)
     ax.set_xticks(range(width), columns, rotation=40, ha="left")
@@ -250,13 +222,5 @@ def show_matrix(
         if not np.isnan(share):
             percent = min(max(round(100 * share), share > 0), 99 + (share == 1))
             color = "white" if share > 0.6 else DARK
-            ax.text(
-                column,
-                row,
-                f"{percent:d}",
-                ha="center",
-                va="center",
-                fontsize=8,
-                color=color,
-            )
+            ax.text(column, row, f"{percent:d}", color=color, **CELL)
     plt.show()

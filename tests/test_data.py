@@ -21,7 +21,6 @@ from mnistlab.data import (
     Digits,
     download,
     load,
-    read_idx,
     write_atomically,
 )
 from mnistlab.preprocess import MEAN, STD
@@ -263,7 +262,7 @@ def test_a_damaged_file_is_named_and_left_alone(tiny, damage):
 
 def test_swapped_labels_are_noticed_although_they_would_load(tiny):
     mislabelled = tiny[NAMES[1]][:8] + tiny[NAMES[1]][:7:-1]
-    assert len(read_idx(mislabelled)) == 160
+    assert len(mislabelled) == len(tiny[NAMES[1]])
     put({**tiny, NAMES[1]: mislabelled})
     with pytest.raises(DataCorrupt, match=NAMES[1]):
         load("mnist", validation=20)
@@ -281,30 +280,6 @@ def test_labels_that_cannot_be_right_are_refused_even_with_the_right_hash(
     put({**tiny, NAMES[1]: content})
     with pytest.raises(ValueError, match=message):
         load("mnist", validation=20)
-
-
-@pytest.mark.parametrize("shape", [(5,), (4, 7), (3, 28, 28), (0, 28, 28)])
-def test_idx_is_read_as_it_was_written(shape):
-    array = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
-    np.testing.assert_array_equal(read_idx(idx(array)), array)
-
-
-@pytest.mark.parametrize(
-    "content, message",
-    [
-        (b"", "begins with b''.*expected an idx header"),
-        (b"<!DOCTYPE html>", "<!DOCTYP.*web page"),
-        (gzip.compress(b"x"), "gzipped"),
-        (b"\0\0\x0d\1\0\0\0\0", "expected an idx header"),  # float32
-        (b"\0\0\x08\7" + bytes(40), "expected an idx header"),  # seven axes
-        (b"\0\0\x08\3\0\0", "header of 16 bytes"),
-        (idx(np.ones(9))[:-1], "16 bytes.*which is 17"),
-        (idx(np.ones(9)) + b"\1", "18 bytes.*which is 17"),
-    ],
-)
-def test_what_is_not_idx_is_refused(content, message):
-    with pytest.raises(DataCorrupt, match=f"(?s)labels-file.*{message}"):
-        read_idx(content, "labels-file")
 
 
 # --- downloads ----------------------------------------------------------------------

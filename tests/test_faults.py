@@ -11,9 +11,9 @@ from mnistlab.evaluation import predict_logits
 from mnistlab.faults import (
     FAULTS,
     TRAIN_MODE,
+    InTrainMode,
     apply,
     faulty,
-    train_mode_logits,
     zoo_matrix,
 )
 from mnistlab.preprocess import MEAN, MNIST_PIPELINE, STD, normalize, run
@@ -130,7 +130,7 @@ def test_train_mode_changes_the_answers_and_leaves_the_network(classifier, unsee
     model = classifier.model
     before = copy.deepcopy(model.state_dict())
     inputs = normalize(unseen.images)
-    logits = train_mode_logits(model, inputs)
+    logits = predict_logits(InTrainMode(model), inputs)
     assert logits.shape == (200, 10)
     assert np.abs(logits - predict_logits(model, inputs)).max() > 0.1
     assert not model.training
