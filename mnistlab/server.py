@@ -55,6 +55,7 @@ def main(kind: str, *options: str) -> None:
         from jupyterlab.labapp import LabApp
 
         server["kernel_websocket_connection_class"] = "mnistlab.server.PromptConnection"
+        server["allow_root"] = True  # as one is in a container; only loopback is served
         settings = [
             f"--ServerApp.{name}={value}"
             for name, value in server.items()

@@ -91,7 +91,7 @@ def serve(kind, folder, *options, comms="perCommTarget"):
     command = [sys.executable, "-m", "mnistlab.server", kind, f"--port={port}"]
     command += ["--no-browser", *options]
     if kind == "lab":
-        command += [f"--IdentityProvider.token={token}", "--allow-root"]
+        command += [f"--IdentityProvider.token={token}"]
         command += [f"--ServerApp.root_dir={folder}", "--ServerApp.port_retries=0"]
         command += ["--LabApp.expose_app_in_browser=True"]
         address = f"http://127.0.0.1:{port}/doc/tree/pad.ipynb?token={token}&reset"

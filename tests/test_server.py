@@ -27,6 +27,7 @@ def launched(monkeypatch, application, *arguments):
 def test_lab_and_page_listen_on_this_machine_only_and_send_at_once(monkeypatch):
     argv, _ = launched(monkeypatch, jupyterlab.labapp.LabApp, "lab", "--no-browser")
     assert "--ServerApp.ip=127.0.0.1" in argv and argv[-1] == "--no-browser"
+    assert "--ServerApp.allow_root=True" in argv
     name = "mnistlab.server.PromptConnection"
     assert f"--ServerApp.kernel_websocket_connection_class={name}" in argv
     argv, settings = launched(monkeypatch, voila.app.Voila, "app", "04.ipynb")

@@ -6,6 +6,7 @@ import os
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from functools import partial
 from multiprocessing import get_context
+from unittest import mock
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -119,6 +120,8 @@ def test_a_study_runs_on_a_dask_cluster_of_separate_processes(run, tmp_path):
     from dask.distributed import Client, LocalCluster
 
     with (
+        # Dask leaves variables behind that would slow down every notebook after it.
+        mock.patch.dict(os.environ),
         LocalCluster(
             n_workers=2,
             threads_per_worker=1,
