@@ -118,6 +118,20 @@ def test_a_stroke_that_leaves_the_canvas_ends_there(page):
     assert page.pixel(100, 140) == 0
 
 
+def test_a_canvas_that_is_cut_off_stays_where_it_is_under_the_pen(page):
+    whole = page.page.viewport_size
+    page.page.evaluate("() => document.activeElement.blur()")
+    top = page.canvas.bounding_box()["y"]
+    page.page.set_viewport_size({**whole, "height": round(top) + 150})
+    top = page.canvas.bounding_box()["y"]
+    page.draw((60, 40), (220, 40))
+    page.wait_for_strokes(1)
+    assert page.canvas.bounding_box()["y"] == top
+    page.wait_for_ink(2000)
+    assert page.pixel(140, 40) == 255
+    page.page.set_viewport_size(whole)
+
+
 def test_undo_redo_and_clear_by_button_and_by_key(page):
     page.draw((60, 60), (200, 60))
     page.draw((60, 200), (200, 200))
