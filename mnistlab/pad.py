@@ -225,7 +225,7 @@ class Pad:
     def draw(self, strokes):
         """Replace the drawing by these strokes, (n, 2) each; none of them clears it."""
         self._settle()
-        self._change([[tuple(p) for p in np.array(s, float).tolist()] for s in strokes])
+        self._change(_points(strokes))
         self._show(self.strokes)
         self._update()
 
@@ -314,16 +314,12 @@ class Pad:
                 f"its next stroke replaces that ({type(error).__name__}: {error})."
             )
         self.brush_px = brush_px
-        self.strokes = [
-            [tuple(point) for point in np.clip(one, 0, CANVAS_PX).tolist()]
-            for one in strokes
-        ]
+        self.strokes = _points(np.clip(one, 0, CANVAS_PX) for one in strokes)
         self._past = [self.strokes[:count] for count in range(len(strokes))]
         return ""
 
     def _keep_draft(self):
-        text = self._as_text()
-        if self.draft is not None and text != self._drafted:
+        if self.draft is not None and (text := self._as_text()) != self._drafted:
             self.draft.parent.mkdir(parents=True, exist_ok=True)
             write_atomically(self.draft, text.encode())
             self._drafted = text
@@ -475,6 +471,11 @@ class Pad:
     def _repr_mimebundle_(self, **options):
         bundle = self.widget._repr_mimebundle_(**options)
         return {**bundle, "text/plain": repr(self)}
+
+
+def _points(strokes):
+    """Strokes (n, 2) as the pad has them: lists of pairs of floats."""
+    return [[tuple(p) for p in np.array(one, float).tolist()] for one in strokes]
 
 
 def _later(delay_ms, act, *arguments):

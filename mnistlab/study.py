@@ -193,8 +193,10 @@ def _outcomes(jobs: Mapping[str, tuple], executor: Executor | None) -> Iterator[
             except RuntimeError as error:  # a pool that was closed, or that has broken
                 yield key, error
         for future in as_completed(futures):
-            failed = isinstance(future.exception(), Exception)
-            yield futures[future], future.exception() if failed else future.result()
+            error = future.exception()
+            # That of the interrupt key is no Exception: result() raises it here.
+            failed = isinstance(error, Exception)
+            yield futures[future], error if failed else future.result()
     finally:  # after the interrupt key, what has not begun never does
         for future in futures:
             future.cancel()
