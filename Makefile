@@ -21,13 +21,13 @@ test: .venv/ready  ## check the style and run every test and notebook
 	$(BIN)/pytest -q
 
 bench: .venv/ready  ## measure how fast training, one prediction and the pad are
-	$(BIN)/python tests/bench.py
+	$(BIN)/python tools/bench.py
 
 model: .venv/ready  ## train the shipped network anew: replaces artifacts/best_model.*
 	$(BIN)/python -m mnistlab.recipe
 
 notebooks: .venv/ready  ## run every notebook and keep its outputs
-	$(BIN)/python tests/refresh_notebooks.py notebooks/*.ipynb
+	$(BIN)/python tools/refresh_notebooks.py notebooks/*.ipynb
 
 # An environment that is already there is kept (a light CPU torch, say), and
 # nothing is installed again before the two lists change.
