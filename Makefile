@@ -11,10 +11,10 @@ help:  ## list the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 12
 
 lab: .venv/ready  ## open JupyterLab on the notebooks
-	$(BIN)/python -m mnistlab.server lab notebooks
+	$(BIN)/python tools/serve.py lab notebooks
 
 app: .venv/ready  ## serve the drawing pad as a web page on 127.0.0.1
-	$(BIN)/python -m mnistlab.server app notebooks/04_draw.ipynb
+	$(BIN)/python tools/serve.py app notebooks/04_draw.ipynb
 
 test: .venv/ready  ## check the style and run every test and notebook
 	$(BIN)/ruff check .
@@ -24,7 +24,7 @@ bench: .venv/ready  ## measure how fast training, one prediction and the pad are
 	$(BIN)/python tools/bench.py
 
 model: .venv/ready  ## train the shipped network anew: replaces artifacts/best_model.*
-	$(BIN)/python -m mnistlab.recipe
+	$(BIN)/python tools/make_model.py
 
 notebooks: .venv/ready  ## run every notebook and keep its outputs
 	$(BIN)/python tools/refresh_notebooks.py notebooks/*.ipynb

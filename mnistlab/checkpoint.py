@@ -49,11 +49,11 @@ def save(
     """Write `path` (.pt) and its card (.json); an older pair survives a kill.
 
     `arguments` are those the network was built with. The card adds the network,
-    its normalisation and the versions to whatever else is given: dataclasses,
-    numpy values, lists, numbers, text. Returns what load() would, and raises
-    what load() would before anything is written.
+    its normalisation and the versions to whatever else is given: reports, other
+    dataclasses, numpy values, lists, numbers, text. Returns what load() would, and
+    raises what load() would before anything is written.
     """
-    path, golden = Path(path), golden or {}
+    path, golden = _file(path), golden or {}
     weights = {name: t.detach().cpu() for name, t in model.state_dict().items()}
     card = {
         "network": type(model).__name__,
@@ -89,7 +89,7 @@ def load(path: Path, network: str | None = None) -> Checkpoint:
     and CheckpointError if it is cut, altered, hostile, made for another network
     than `network`, or for other normalisation constants than this package's.
     """
-    path = Path(path)
+    path = _file(path)
     if not path.exists():
         raise FileNotFoundError(
             f"there is no {path.name} in {path.parent}. Notebook 01 trains a network "
@@ -104,35 +104,42 @@ def load(path: Path, network: str | None = None) -> Checkpoint:
     return checkpoint
 
 
+def _file(path: Path) -> Path:
+    path = Path(path)
+    if path.is_dir() or path.suffix == ".json":
+        raise CheckpointError(
+            f"{path} is a folder or a card; expected the name of a file like model.pt."
+        )
+    return path
+
+
 def _read(file: bytes, name: str) -> Checkpoint:
+    again = "Take it from git again, or train it anew."
     try:
         content = torch.load(io.BytesIO(file), map_location="cpu", weights_only=True)
         weights, golden = content["weights"], content["golden"]
-        card, sha256 = json.loads(content["card"]), content["sha256"]
+        card, sha256 = dict(json.loads(content["card"])), content["sha256"]
         intact = _sha256({**weights, **golden}, content["card"]) == sha256
     except Exception as error:  # torch's reader raises all sorts on a strange file
         raise CheckpointError(
             f"{name}, {len(file):,} bytes, cannot be read as a checkpoint of mnistlab "
-            f"({type(error).__name__}). Take it from git again, or train it anew."
+            f"({type(error).__name__}). {again}"
         ) from error
     if not intact:
-        raise CheckpointError(
-            f"{name} is not what was saved: its SHA-256 differs from the one "
-            "inside. Take it from git again, or train it anew."
-        )
-    constants = card["normalization"]
+        raise CheckpointError(f"{name} is not what was saved: it was altered. {again}")
+    constants, arguments = card.get("normalization"), card.get("arguments")
     if constants != {"mean": MEAN, "std": STD}:
         raise CheckpointError(
             f"{name} was trained on inputs normalised with {constants}; this "
             f"package uses mean {MEAN}, std {STD}. Train it anew."
         )
     try:
-        model = build(card["network"], **card["arguments"])
+        model = build(card.get("network"), **arguments)
         model.load_state_dict(weights)
-    except (RuntimeError, ValueError) as error:
+    except Exception as error:  # and so do networks that a strange card asks for
         raise CheckpointError(
-            f"the weights in {name} do not fit {card['network']} with "
-            f"{card['arguments']}; expected the arguments it was built with. {error}"
+            f"the weights in {name} do not fit {card.get('network')} with {arguments}; "
+            f"expected the arguments it was built with. {error}"
         ) from error
     return Checkpoint(model.eval(), card, golden, sha256)
 
@@ -147,8 +154,8 @@ def _sha256(tensors: dict[str, torch.Tensor], text: str = "") -> str:
 
 
 def _plain(value: Any) -> Any:
-    if hasattr(value, "card"):
-        return value.card
+    if hasattr(value, "summary"):  # a Report
+        return value.summary
     if is_dataclass(value):
         return asdict(value)
     if isinstance(value, np.generic | np.ndarray):

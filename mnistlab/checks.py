@@ -20,28 +20,34 @@ STATISTICS = {
     "paper": "background",
     "ink": "ink",
     "pen_px": "ink",
-    "side_px": "frame",
-    "center_x": "frame",
-    "center_y": "frame",
+    "side_px": "placement",
+    "center_x": "placement",
+    "center_y": "placement",
 }
+MEASURED = ("ink", "pen_px", "side_px", "center_x", "center_y")  # the rest is set
+# alarm -> what it says to a person: what is seen, and what it comes from
 CAUSES = {
-    "blank": "nothing was drawn, or the ink was lost on the way: black on transparent, "
-    "or divided by 255 twice",
-    "range": "not scaled like the training images: not divided by 255, normalised "
-    "twice or with other constants, or its sign turned",
-    "polarity": "dark ink on bright paper: an inversion too many, or one missing",
-    "background": "the paper is not black: grey paper, noise, or not normalised",
-    "ink": "more or less ink than any training digit: a very thick or thin pen, "
-    "low contrast, or a scribble",
-    "frame": "not as large or not where MNIST has its digits: the whole canvas "
-    "resized, not centred, or stretched",
+    "blank": "There is no ink: nothing was drawn, or it was lost on the way (black "
+    "on transparent, or divided by 255 twice).",
+    "range": "The pixels have values that no training image has: not divided by 255, "
+    "normalised twice or with other constants, or their sign turned.",
+    "logits": "The network answers with what is no number: its weights are broken, "
+    "or the values that it was given.",
+    "polarity": "The paper is bright and the ink is dark. All training images are the "
+    "other way round: an inversion too many, or one missing.",
+    "background": "The paper is not black, as it is in all training images: it is "
+    "grey or noisy, or the pixels were not normalised.",
+    "ink": "There is more or less ink than in a training image: a very thick or thin "
+    "pen, low contrast, or a scribble.",
+    "placement": "The digit is not as large as MNIST's, or not where they are: the "
+    "whole canvas resized, not centred, or stretched.",
 }
-SERIOUS = ("blank", "range", "polarity", "background")  # answers mean nothing then
+SERIOUS = ("blank", "range", "logits", "polarity", "background")  # answers are void
 
 
 @dataclass(frozen=True)
 class Alarm:
-    """A statistic outside the bounds that the training images set."""
+    """A statistic outside its bounds; as text: the sentence and the numbers."""
 
     name: str  # a key of CAUSES
     statistic: str
@@ -55,12 +61,23 @@ class Alarm:
         """Whether the network's answer is not to be trusted, whatever it is."""
         return self.name in SERIOUS
 
-    def __str__(self) -> str:
+    @property
+    def sentence(self) -> str:
+        return CAUSES[self.name]
+
+    @property
+    def numbers(self) -> str:
+        """What was found, where, and what is allowed or was measured."""
+        set_or_not = "is allowed"
+        if self.statistic in MEASURED:
+            set_or_not = "was measured on training images"
         return (
-            f"{self.name}: {self.statistic} is {self.value:.3g} at {self.stage}, "
-            f"training images have {self.low:.3g} to {self.high:.3g} "
-            f"({CAUSES[self.name]})"
+            f"the {self.statistic} is {self.value:.3g} at {self.stage}; "
+            f"{self.low:.3g} to {self.high:.3g} {set_or_not}"
         )
+
+    def __str__(self) -> str:
+        return f"{self.sentence} ({self.numbers})"
 
 
 class InputAlarm(ValueError):
@@ -78,19 +95,16 @@ def measure(inputs: np.ndarray) -> dict[str, np.ndarray]:
     """
     if len(inputs) > 1000:  # pieces that fit the processor's cache: 4 times faster
         parts = [measure(inputs[i : i + 1000]) for i in range(0, len(inputs), 1000)]
-        return {
-            name: np.concatenate([part[name] for part in parts]) for name in parts[0]
-        }
+        return {name: np.concatenate([p[name] for p in parts]) for name in parts[0]}
     pixels = denormalize(inputs.reshape(-1, 28, 28))
     clipped = pixels.clip(0, 1)
     inked = pixels >= INK / 255
     mass = np.maximum(clipped.sum((1, 2)), 1e-6)
     position = np.arange(28, dtype=np.float32)
     outline = sum(np.abs(np.diff(clipped, axis=axis)).sum((1, 2)) for axis in (1, 2))
-    sides = [inked.any(axis) for axis in (1, 2)]  # bool (N, 28) each
     spans = [
         np.where(side.any(1), 28 - side.argmax(1) - side[:, ::-1].argmax(1), 0)
-        for side in sides
+        for side in (inked.any(1), inked.any(2))  # bool (N, 28) each
     ]
     highest = pixels.max((1, 2))
     return {
@@ -114,7 +128,6 @@ class Drift:
     n: int
     mean: float
     energy: float
-
     LIMIT = 3.29  # two-sided, one window in a thousand by chance
 
     @property
@@ -143,31 +156,29 @@ class Reference:
     def measured_on(
         cls, inputs: np.ndarray, logits: np.ndarray, source: str
     ) -> "Reference":
-        """Set bounds from normalised inputs float32 (N, 28, 28) and their logits.
+        """From normalised inputs float32 (N, 28, 28) and their logits (N, 10).
 
-        Sizes, centres and ink may be as extreme as all but one in a thousand
-        training images. Values, border and paper are the same for all of them,
-        so their bounds stand apart from the most extreme one.
+        Sizes, centres and ink may be as extreme as all but one in a thousand of
+        these images: measured. The other bounds are set: the least ink; values and
+        paper a little beyond the most extreme image, since all images share them;
+        and a border of one half, far from any image and from any inverted one.
         """
         found = measure(inputs)
         bounds = {
             name: tuple(np.quantile(found[name], [0.0005, 0.9995]).tolist())
-            for name in ("ink", "pen_px", "side_px", "center_x", "center_y")
+            for name in MEASURED
         }
-        # Inverted images have a border of 1 - border: the threshold lies between.
         bounds["border"] = (0.0, 0.5)
         bounds["paper"] = (-0.02, float(found["paper"].max()) + 0.02)
         bounds["lowest"] = (float(found["lowest"].min()) - 0.01, 1.0)
         bounds["highest"] = (0.0, float(found["highest"].max()) + 0.01)
         bounds["peak"] = (INK / 255, 1e9)  # JSON has no infinity
-        means, energies = inputs.mean((1, 2)), energy(logits)
-        return cls(
-            {name: bounds[name] for name in STATISTICS},
-            (float(means.mean()), float(means.std())),
-            (float(energies.mean()), float(energies.std())),
-            len(inputs),
-            source,
+        bounds = {name: bounds[name] for name in STATISTICS}
+        mean, energies = (
+            (float(values.mean()), float(values.std()))
+            for values in (inputs.mean((1, 2)), energy(logits))
         )
+        return cls(bounds, mean, energies, len(inputs), source)
 
     @classmethod
     def from_card(cls, card: dict) -> "Reference":
@@ -199,24 +210,21 @@ class Reference:
         has the shape of the canvas is looked at for bright paper, so that an
         inversion is found where it happens, also if a crop hides it later.
         """
-        alarms = []
-        low, high = self.bounds["border"]
+        border_high, alarms = self.bounds["border"][1], {}
         for stage in stages[:-1]:
-            border = ring(stage.image).mean() / 255
-            if stage.image.shape == stages[0].image.shape and border > high:
-                alarms.append(
-                    Alarm("polarity", "border", float(border), low, high, stage.name)
-                )
-                break
-        final = stages[-1]
-        found = measure(final.image)
-        for statistic, name in STATISTICS.items():
-            (value,), (low, high) = found[statistic], self.bounds[statistic]
-            if not low <= value <= high and name not in [a.name for a in alarms]:
-                alarms.append(
-                    Alarm(name, statistic, float(value), low, high, final.name)
-                )
-        return tuple(sorted(alarms, key=lambda alarm: list(CAUSES).index(alarm.name)))
+            border = float(ring(stage.image).mean() / 255)
+            if stage.image.shape == stages[0].image.shape and border > border_high:
+                alarms.setdefault("polarity", self._alarm("border", border, stage))
+        for statistic, (value,) in measure(stages[-1].image).items():
+            low, high = self.bounds[statistic]
+            if not low <= value <= high:
+                alarm = self._alarm(statistic, float(value), stages[-1])
+                alarms.setdefault(alarm.name, alarm)
+        return tuple(alarms[name] for name in CAUSES if name in alarms)
+
+    def _alarm(self, statistic: str, value: float, stage: Stage) -> Alarm:
+        bounds = self.bounds[statistic]
+        return Alarm(STATISTICS[statistic], statistic, value, *bounds, stage.name)
 
     def require(self, stages: tuple[Stage, ...]) -> None:
         """Raise InputAlarm, with every alarm in words, if a serious one rings."""
@@ -225,19 +233,14 @@ class Reference:
             raise InputAlarm("\n".join(map(str, alarms)))
 
     def drift(self, means: np.ndarray, energies: np.ndarray) -> Drift | None:
-        """Compare a window of inputs: their means (n,) and energies (n,).
-
-        None for fewer than five, which say nothing.
-        """
+        """Of a window's means (n,) and energies (n,); None for fewer than five."""
         n = len(means)
         if n < 5:
             return None
+        pairs = (means, *self.mean), (energies, *self.energy)
         errors = [
             (float(np.mean(values)) - average) / (deviation / n**0.5)
-            for values, (average, deviation) in (
-                (means, self.mean),
-                (energies, self.energy),
-            )
+            for values, average, deviation in pairs
         ]
         return Drift(n, *errors)
 

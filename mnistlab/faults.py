@@ -1,75 +1,49 @@
-"""The zoo: classic silent preprocessing bugs, as steps, by name.
+"""Classic silent preprocessing faults, as steps, by name.
 
-A fault is what stands in a pipeline where `normalize` should stand alone. Every
-step takes and gives (..., 28, 28), so one image or a whole test set goes through
-it. None of them raises or prints anything; that is what makes them a zoo.
+A step takes and gives (..., 28, 28), so one image or a whole test set goes through
+it. None of them raises or prints anything: that is what makes them faults to study.
 """
 
 import copy
-from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
 import torch
-from PIL import Image, ImageFilter
+from PIL import Image, ImageFilter, ImageOps
 from torch import nn
 
 from mnistlab.checkpoint import CheckpointError
 from mnistlab.data import Digits
 from mnistlab.evaluation import Report, predict_logits
-from mnistlab.preprocess import MEAN, STD, Pipeline, crop_to_ink, normalize
+from mnistlab.preprocess import (
+    MEAN,
+    MNIST_PIPELINE,
+    STD,
+    Pipeline,
+    Step,
+    crop_to_ink,
+    normalize,
+    to_input,
+)
+
+BILINEAR = Image.Resampling.BILINEAR
 
 
-def invert(images):
-    return 255 - images
+def _step(name: str, change: Step) -> Step:
+    """`change` under the name that it has as a stage."""
+    change.__name__ = name
+    return change
 
 
-def halve_contrast(images):
-    return images // 2
+def _picture_step(name: str, change) -> Step:
+    """A step that changes one picture after the other, by Pillow."""
 
+    def step(images):
+        flat = images.reshape(-1, 28, 28)
+        changed = [np.asarray(change(Image.fromarray(image))) for image in flat]
+        return np.stack(changed).reshape(images.shape)
 
-def negate(inputs):
-    return -inputs
-
-
-def skip_division(images):
-    return (images - np.float32(MEAN)) / np.float32(STD)
-
-
-def divide_twice(images):
-    return (images / np.float32(255**2) - np.float32(MEAN)) / np.float32(STD)
-
-
-def normalize_floats(inputs):
-    return (inputs - np.float32(MEAN)) / np.float32(STD)
-
-
-def only_divide(images):
-    return images / np.float32(255)
-
-
-def normalize_half(images):
-    return (images / np.float32(255) - np.float32(0.5)) / np.float32(0.5)
-
-
-def transpose(images):
-    return images.swapaxes(-1, -2)
-
-
-def mirror(images):
-    return images[..., ::-1]
-
-
-def turn_180(images):
-    return images[..., ::-1, ::-1]
-
-
-def shift(images):
-    return np.roll(images, (6, 6), (-2, -1))
-
-
-def grey_paper(images):
-    return (76 + images * 0.7).astype(np.uint8)
+    return _step(name, step)
 
 
 def add_noise(images):
@@ -77,61 +51,44 @@ def add_noise(images):
     return (images + noise).clip(0, 255).astype(np.uint8)
 
 
-def lose_transparency(images):
-    """Black ink on a transparent canvas, converted to grey: nothing is left."""
-    return np.zeros_like(images)
+# Of uint8 images.
+invert = _step("invert", lambda images: 255 - images)
+halve_contrast = _step("halve_contrast", lambda images: images // 2)
+transpose = _step("transpose", lambda images: images.swapaxes(-1, -2))
+mirror = _step("mirror", lambda images: images[..., ::-1])
+turn_180 = _step("turn_180", lambda images: images[..., ::-1, ::-1])
+shift = _step("shift", lambda images: np.roll(images, (6, 6), (-2, -1)))
+grey_paper = _step("grey_paper", lambda x: (76 + x * 0.7).astype(np.uint8))
+# Black ink on a transparent canvas, converted to grey: nothing is left.
+lose_transparency = _step("lose_transparency", lambda x: np.zeros_like(x))
+halve_size = _picture_step(
+    "halve_size", lambda p: ImageOps.expand(p.resize((14, 14), BILINEAR), 7)
+)
+stretch_box = _picture_step(
+    "stretch_box",
+    lambda p: Image.fromarray(crop_to_ink(np.asarray(p))).resize((28, 28), BILINEAR),
+)
+thicken = _picture_step("thicken", lambda p: p.filter(ImageFilter.MaxFilter(5)))
+thin = _picture_step("thin", lambda p: p.filter(ImageFilter.MinFilter(3)))
+blur = _picture_step("blur", lambda p: p.filter(ImageFilter.GaussianBlur(2)))
 
 
-def _picture_step(change: Callable[[Image.Image], Image.Image]):
-    """A step out of a change of one Pillow picture."""
-
-    def step(images):
-        pictures = [Image.fromarray(image) for image in images.reshape(-1, 28, 28)]
-        changed = [np.asarray(change(picture)) for picture in pictures]
-        return np.stack(changed).reshape(images.shape)
-
-    step.__name__ = change.__name__
-    return step
+def _scaled(name: str, share: float, mean: float, std: float) -> Step:
+    """In place of normalize, or after it: float32 (x / share - mean) / std."""
+    share, mean, std = map(np.float32, (share, mean, std))
+    return _step(name, lambda images: (images / share - mean) / std)
 
 
-@_picture_step
-def halve_size(picture):
-    small = Image.new("L", (28, 28))
-    small.paste(picture.resize((14, 14), Image.Resampling.BILINEAR), (7, 7))
-    return small
-
-
-@_picture_step
-def stretch_box(picture):
-    box = Image.fromarray(crop_to_ink(np.asarray(picture)))
-    return box.resize((28, 28), Image.Resampling.BILINEAR)
-
-
-@_picture_step
-def thicken(picture):
-    return picture.filter(ImageFilter.MaxFilter(5))
-
-
-@_picture_step
-def thin(picture):
-    return picture.filter(ImageFilter.MinFilter(3))
-
-
-@_picture_step
-def blur(picture):
-    return picture.filter(ImageFilter.GaussianBlur(2))
-
-
-FAULTS: dict[str, Pipeline] = {
+FAULTS: dict[str, Pipeline] = {  # what stands where normalize should stand alone
     "none": (normalize,),
     "inverted": (invert, normalize),
     "inverted, half contrast": (invert, halve_contrast, normalize),
-    "sign flipped": (normalize, negate),
-    "not divided by 255": (skip_division,),
-    "divided by 255 twice": (divide_twice,),
-    "normalised twice": (normalize, normalize_floats),
-    "not normalised": (only_divide,),
-    "normalised with 0.5, 0.5": (normalize_half,),
+    "sign flipped": (normalize, _step("negate", lambda inputs: -inputs)),
+    "not divided by 255": (_scaled("skip_division", 1, MEAN, STD),),
+    "divided by 255 twice": (_scaled("divide_twice", 255**2, MEAN, STD),),
+    "normalised twice": (normalize, _scaled("normalize_floats", 1, MEAN, STD)),
+    "not normalised": (_scaled("only_divide", 255, 0, 1),),
+    "normalised with 0.5, 0.5": (_scaled("normalize_half", 255, 0.5, 0.5),),
     "transposed": (transpose, normalize),
     "mirrored": (mirror, normalize),
     "upside down": (turn_180, normalize),
@@ -145,17 +102,40 @@ FAULTS: dict[str, Pipeline] = {
     "noise": (add_noise, normalize),
     "transparent read as black": (lose_transparency, normalize),
 }
+CANVAS_FAULTS: dict[str, Step] = {  # what stands before a whole, correct pipeline
+    "canvas transposed": transpose,
+    "canvas mirrored": mirror,
+    "canvas upside down": turn_180,
+    "canvas shifted by 6 px": shift,
+}
 
 
 def faulty(pipeline: Pipeline, name: str) -> Pipeline:
-    """`pipeline` with the fault called `name` where its last step, normalize, was."""
+    """`pipeline` with the fault called `name`.
+
+    One of FAULTS stands where its last step, normalize, was; one of CANVAS_FAULTS
+    before its first. Raises ValueError for a name that is in neither.
+    """
+    if name in CANVAS_FAULTS:
+        return (CANVAS_FAULTS[name], *pipeline)
     if name not in FAULTS:
-        raise ValueError(f"no fault {name!r}; there are: {', '.join(FAULTS)}.")
+        known = ", ".join([*FAULTS, *CANVAS_FAULTS])
+        raise ValueError(f"no fault {name!r}; there are: {known}.")
     return (*pipeline[:-1], *FAULTS[name])
 
 
 def apply(name: str, images: np.ndarray) -> np.ndarray:
-    """What a network gets of uint8 images (N, 28, 28): float32 (N, 28, 28)."""
+    """What a network gets of uint8 images (..., 28, 28): float32, same shape.
+
+    For CANVAS_FAULTS each image, with a margin of 14, is the canvas, and goes through
+    MNIST_PIPELINE; it is then framed anew, so that even without a fault it may differ
+    from what it was by a pixel of size.
+    """
+    if name in CANVAS_FAULTS:
+        pipeline = faulty(MNIST_PIPELINE, name)
+        canvases = [np.pad(image, 14) for image in images.reshape(-1, 28, 28)]
+        inputs = [to_input(canvas, pipeline) for canvas in canvases]
+        return np.stack(inputs).reshape(images.shape)
     for step in faulty((normalize,), name):
         images = step(images)
     return np.ascontiguousarray(images)
@@ -179,36 +159,39 @@ class InTrainMode(nn.Module):
         return copy.deepcopy(self.model).train()(inputs)
 
 
-def zoo_matrix(classifier, digits: Digits) -> list[dict[str, object]]:
+def fault_matrix(classifier, digits: Digits) -> list[dict[str, object]]:
     """Every fault against everything that might notice: one row each.
 
-    classifier: a classifier.Classifier with a reference, whose pipeline is the right
+    classifier: a classifier.Classifier with a reference, whose pipeline is the correct
     one. A row has `fault`; `accuracy` and `confidence`, as fractions, of the network
     on `digits` with the fault; for each alarm the share of digits for which it rings;
-    `any alarm`; and `golden`: whether the golden drawings notice. The last row is
-    the fault that is no step.
+    `any alarm`; and `golden`: whether the golden drawings notice. Faults of the
+    canvas come after those of the image; the last row is the fault that is no step.
     """
     golden, rows = classifier.golden(), []
-    for name in [*FAULTS, TRAIN_MODE]:
+    for name in [*FAULTS, *CANVAS_FAULTS, TRAIN_MODE]:
         if name == TRAIN_MODE:
             suspect = replace(classifier, model=InTrainMode(classifier.model))
-            inputs = apply("none", digits.images)
         else:
             suspect = classifier.with_pipeline(faulty(classifier.pipeline, name))
-            inputs = apply(name, digits.images)
-        logits = predict_logits(suspect.model, inputs)
-        report = Report(logits, digits.labels, digits.source)
+        inputs = apply("none" if name == TRAIN_MODE else name, digits.images)
+        report = Report(
+            predict_logits(suspect.model, inputs), digits.labels, digits.source
+        )
         rings = classifier.reference.outside(inputs)
-        row = {
-            "fault": name,
-            "accuracy": report.accuracy,
-            "confidence": report.confidence,
-            **{alarm: float(rang.mean()) for alarm, rang in rings.items()},
-            "any alarm": float(np.any(list(rings.values()), axis=0).mean()),
-        }
         try:
             suspect.test_golden(golden)
-            rows.append({**row, "golden": False})
+            noticed = False
         except CheckpointError:
-            rows.append({**row, "golden": True})
+            noticed = True
+        rows.append(
+            {
+                "fault": name,
+                "accuracy": report.accuracy,
+                "confidence": report.confidence,
+                **{alarm: float(rang.mean()) for alarm, rang in rings.items()},
+                "any alarm": float(np.any(list(rings.values()), axis=0).mean()),
+                "golden": noticed,
+            }
+        )
     return rows

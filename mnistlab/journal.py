@@ -2,24 +2,27 @@
 
 Each call opens the file, does one thing in one transaction and closes it again, so
 several pads, processes and threads may share a journal, and a kill loses nothing that
-a call had returned from. Nothing here repairs or deletes a file that it cannot read.
+a call had returned from. Nothing here repairs or deletes a file that it cannot read;
+a row that says something impossible is left out, and named.
 """
 
 import json
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
 
 import numpy as np
 
 from mnistlab.checks import energy
-from mnistlab.strokes import Drawing, PenDigits
+from mnistlab.pendigits import PenDigits
+from mnistlab.sketch import checked
+from mnistlab.strokes import Drawing
 
 VERSION = 1
-PATIENCE_S = 1.0  # how long a call waits for another program's transaction
+PATIENCE_S = 10.0  # how long a call waits for another program's transaction
 ENOUGH = 5  # drawings; below it a window says nothing about drift
 TABLE = """CREATE TABLE drawings (
     id INTEGER PRIMARY KEY,
@@ -38,14 +41,30 @@ CURES = {
     "locked": "another program is writing to it; try again, or close that program",
     "readonly": "it may only be read; make file and folder writable",
     "unable to open": "file or folder cannot be opened; check that they may be written",
-    "not a database": "it is damaged or no journal; move it away and a new one begins",
-    "malformed": "it is damaged; move it away and a new one begins",
     "full": "the disk is full; make room",
-}
+}  # and whatever else is said: it is damaged
 
 
 class JournalError(RuntimeError):
     """The journal cannot be used now; the message names the file and the cure."""
+
+
+def _digit(value) -> int | None:
+    if value not in (None, *range(10)):
+        raise ValueError(f"{value!r} is no digit")
+    return value
+
+
+def _number(value) -> float:
+    return np.nan if value is None else float(value)
+
+
+READ = {  # column -> what it says; ValueError or TypeError if that cannot be
+    "label": _digit,
+    "predicted": _digit,
+    "strokes": lambda text: [np.array(one) for one in checked(json.loads(text))],
+    **dict.fromkeys(("confidence", "milliseconds", "mean", "energy"), _number),
+}
 
 
 @dataclass(frozen=True)
@@ -56,21 +75,35 @@ class JournalReport:
     labelled, so an abstention is no right answer (nan without labels). per_class (10,)
     is nan for a digit never labelled. confusion (10, 11): rows what it was, columns
     the answer, the last one "abstained". confidence and milliseconds: (n,), oldest
-    first, nan where there was no network. drift: a sentence.
+    first, nan where there was no network. drift: a sentence. skipped: a sentence for
+    each row that could not be read.
     """
 
     n: int
-    labelled: int
-    accuracy: float
-    per_class: np.ndarray
-    confusion: np.ndarray
-    confidence: np.ndarray
-    milliseconds: np.ndarray
+    confusion: np.ndarray = field(repr=False)
+    confidence: np.ndarray = field(repr=False)
+    milliseconds: np.ndarray = field(repr=False)
     drift: str
+    skipped: tuple[str, ...]
+
+    @property
+    def labelled(self) -> int:
+        return int(self.confusion.sum())
+
+    @property
+    def accuracy(self) -> float:
+        return self.confusion.trace() / self.labelled if self.labelled else np.nan
+
+    @property
+    def per_class(self) -> np.ndarray:
+        labelled = self.confusion.sum(axis=1)
+        right = np.diagonal(self.confusion) / np.maximum(labelled, 1)
+        return np.where(labelled > 0, right, np.nan)
 
     def __str__(self) -> str:
+        rest = [f"drift: {self.drift}", *self.skipped]
         if not self.labelled:
-            return f"{self.n} drawings, none labelled\ndrift: {self.drift}"
+            return "\n".join([f"{self.n} drawings, none labelled", *rest])
         rows = [
             f"{digit}: {row[digit]} of {row.sum()}"
             + "".join(
@@ -81,12 +114,11 @@ class JournalReport:
             for digit, row in enumerate(self.confusion)
             if row.any()
         ]
-        right = int(np.trace(self.confusion))
         head = (
-            f"{self.n} drawings, {self.labelled} labelled: {right} right "
-            f"({self.accuracy:.1%}), {self.confusion[:, 10].sum()} abstained"
+            f"{self.n} drawings, {self.labelled} labelled: {self.confusion.trace()} "
+            f"right ({self.accuracy:.1%}), {self.confusion[:, 10].sum()} abstained"
         )
-        return "\n".join([head, *rows, f"drift: {self.drift}"])
+        return "\n".join([head, *rows, *rest])
 
 
 class Journal:
@@ -96,7 +128,7 @@ class Journal:
         self.path = Path(path)
 
     def __len__(self) -> int:
-        return len(self._rows("id"))
+        return len(self._rows("label")[0])
 
     def record(
         self,
@@ -112,12 +144,13 @@ class Journal:
         canvas: uint8 (H, W), the pixels made of strokes. prediction: a Prediction,
         or None where there was no network. checkpoint: the sha256 of its file.
         Raises JournalError where the file is locked, read-only, damaged or of
-        another version; ValueError for a label outside 0..9.
+        another version; ValueError for a label outside 0..9, strokes that cannot be
+        drawn and a row that is not there.
         """
         if label is not None and label not in range(10):
             raise ValueError(f"the label is {label!r}, expected 0 to 9")
         values = {
-            "strokes": json.dumps([np.asarray(s, float).tolist() for s in strokes]),
+            "strokes": json.dumps(checked(strokes)),
             "canvas_sha256": sha256(canvas.tobytes()).hexdigest(),
             "label": None if label is None else int(label),
             "checkpoint_sha256": checkpoint,
@@ -132,11 +165,13 @@ class Journal:
                 "alarms": json.dumps([alarm.name for alarm in prediction.alarms]),
                 "milliseconds": prediction.milliseconds,
             }
-        names = ", ".join(["id", *values])
-        marks = ", ".join("?" * (len(values) + 1))
+        names, marks = ", ".join(["id", *values]), ", ?" * len(values)
         with self._open(create=True) as connection:
+            there = "SELECT count(*) FROM drawings WHERE id = ?"
+            if row is not None and connection.execute(there, [row]).fetchone() == (0,):
+                raise ValueError(f"the journal has no row {row} to correct")
             return connection.execute(
-                f"INSERT OR REPLACE INTO drawings ({names}) VALUES ({marks})",
+                f"INSERT OR REPLACE INTO drawings ({names}) VALUES (?{marks})",
                 (row, *values.values()),
             ).lastrowid
 
@@ -145,12 +180,12 @@ class Journal:
 
         reference: a checks.Reference, or None for no judgement of drift.
         """
-        rows = self._rows("label, predicted, confidence, milliseconds, mean, energy")
+        rows, skipped = self._rows("label", "predicted", *list(READ)[3:])
         confusion = np.zeros((10, 11), int)
         for label, predicted, *_ in rows:
             if label is not None:
                 confusion[label, 10 if predicted is None else predicted] += 1
-        numbers = np.array([row[2:] for row in rows], float).reshape(-1, 4)
+        numbers = np.array([row[2:] for row in rows]).reshape(-1, 4)
         recent = numbers[np.isfinite(numbers[:, 2:]).all(axis=1)][-window:]
         if len(recent) < ENOUGH:
             drift = f"not enough drawings ({len(recent)} of {ENOUGH})"
@@ -158,43 +193,36 @@ class Journal:
             drift = "no training reference to compare with"
         else:
             drift = str(reference.drift(recent[:, 2], recent[:, 3]))
-        labelled, right = confusion.sum(axis=1), np.diagonal(confusion)
-        per_class = np.full(10, np.nan)
-        np.divide(right, labelled, out=per_class, where=labelled > 0)
-        return JournalReport(
-            n=len(rows),
-            labelled=int(labelled.sum()),
-            accuracy=right.sum() / labelled.sum() if labelled.any() else float("nan"),
-            per_class=per_class,
-            confusion=confusion,
-            confidence=numbers[:, 0],
-            milliseconds=numbers[:, 1],
-            drift=drift,
-        )
+        return JournalReport(len(rows), confusion, *numbers.T[:2], drift, skipped)
 
     def drawings(self) -> PenDigits:
         """The labelled drawings as a data set: strokes in canvas pixels, one writer."""
-        rows = [row for row in self._rows("strokes, label") if row[1] is not None]
-        strokes = (
-            [np.array(stroke).reshape(-1, 2) for stroke in json.loads(text)]
-            for text, _ in rows
-        )
+        rows, skipped = self._rows("strokes", "label")
+        rows = [row for row in rows if row[1] is not None]
+        left_out = f"; left out: {', '.join(skipped)}" if skipped else ""
         return PenDigits(
-            strokes=tuple(strokes),
+            strokes=tuple(strokes for strokes, _ in rows),
             labels=np.array([label for _, label in rows], np.int64),
             writers=np.zeros(len(rows), np.int64),
-            source=f"{len(rows)} drawings from the journal",
+            source=f"{len(rows)} drawings from the journal{left_out}",
         )
 
-    def _rows(self, columns: str) -> Sequence[tuple]:
-        if not self.path.exists():
-            return []
-        with self._open() as connection:
-            if connection.execute("PRAGMA user_version").fetchone() == (0,):
-                return []  # an empty file
-            return connection.execute(
-                f"SELECT {columns} FROM drawings ORDER BY id"
-            ).fetchall()
+    def _rows(self, *columns: str) -> tuple[list[list], tuple[str, ...]]:
+        """What can be read, oldest first, and a sentence for each row that cannot."""
+        rows, skipped, found = [], [], []
+        if self.path.exists():
+            with self._open() as connection:
+                if connection.execute("PRAGMA user_version").fetchone() != (0,):
+                    found = connection.execute(
+                        f"SELECT id, {', '.join(columns)} FROM drawings ORDER BY id"
+                    ).fetchall()
+        for number, *values in found:
+            pairs = zip(columns, values, strict=True)
+            try:
+                rows.append([READ[column](value) for column, value in pairs])
+            except (ValueError, TypeError, RecursionError) as error:
+                skipped.append(f"row {number} cannot be read: {error}")
+        return rows, tuple(skipped)
 
     @contextmanager
     def _open(self, create: bool = False) -> Iterator[sqlite3.Connection]:
@@ -206,31 +234,31 @@ class Journal:
                 with connection:
                     yield connection
         except (sqlite3.Error, OSError) as error:
-            text = str(error)
-            cure = next((CURES[key] for key in CURES if key in text), "see above")
-            raise JournalError(
-                f"The journal {self.path.name} was left as it is: {text}. "
-                f"What to do: {cure}."
-            ) from error
+            cure = "it is damaged or no journal; move it away and a new one begins"
+            cure = next((CURES[key] for key in CURES if key in str(error)), cure)
+            raise JournalError(self._left(str(error), cure)) from error
+
+    def _left(self, found: str, cure: str) -> str:
+        name = self.path.name
+        return f"The journal {name} was left as it is: {found}. What to do: {cure}."
 
     def _check_version(self, connection: sqlite3.Connection, create: bool) -> None:
         """Make the table in an empty file; refuse whatever is not this version."""
 
         def read(statement):
-            return connection.execute(statement).fetchone()
+            return connection.execute(statement).fetchone()[0]
 
-        empty = read("SELECT count(*) FROM sqlite_master") == (0,)
+        tables = "SELECT count(*) FROM sqlite_master"
+        empty = not read(tables)
         if empty and create:
             connection.execute("PRAGMA journal_mode = WAL")
             with connection:
                 connection.execute("BEGIN IMMEDIATE")  # of many pads, one makes it
-                if read("SELECT count(*) FROM sqlite_master") == (0,):
+                if not read(tables):
                     connection.execute(TABLE)
                     connection.execute(f"PRAGMA user_version = {VERSION}")
-        (found,) = read("PRAGMA user_version")
+        found = read("PRAGMA user_version")
         if found != VERSION and not (empty and found == 0):
-            raise JournalError(
-                f"The journal {self.path.name} was left as it is: it has version "
-                f"{found}, this program knows version {VERSION}. What to do: move it "
-                "away and a new one begins, or use the program that made it."
-            )
+            found = f"it has version {found}, this program knows version {VERSION}"
+            cure = "move it away and a new one begins, or use the program that made it"
+            raise JournalError(self._left(found, cure))

@@ -43,10 +43,17 @@ def _conv_pool(inputs: int, outputs: int, size: int, padding: int):
     """
     return [
         nn.Conv2d(inputs, outputs, size, padding=padding, bias=False),
-        nn.MaxPool2d(2),
-        nn.BatchNorm2d(outputs),
-        nn.ReLU(),
+        *(nn.MaxPool2d(2), nn.BatchNorm2d(outputs), nn.ReLU()),
     ]
+
+
+def _conv_norm(inputs: int, outputs: int):
+    convolution = nn.Conv2d(inputs, outputs, 3, padding=1)
+    return [convolution, nn.BatchNorm2d(outputs), nn.ReLU()]
+
+
+def _dense(inputs: int, outputs: int, dropout: float):
+    return [nn.Linear(inputs, outputs), nn.ReLU(), nn.Dropout(dropout)]
 
 
 class Linear(Network):
@@ -62,12 +69,8 @@ class MLP(Network):
     def __init__(self, hidden: int = 512, dropout: float = 0.0):
         super().__init__(
             nn.Flatten(),
-            nn.Linear(784, hidden),
-            nn.ReLU(),
-            nn.Dropout(dropout),
-            nn.Linear(hidden, hidden),
-            nn.ReLU(),
-            nn.Dropout(dropout),
+            *_dense(784, hidden, dropout),
+            *_dense(hidden, hidden, dropout),
             nn.Linear(hidden, 10),
         )
 
@@ -77,16 +80,10 @@ class SimpleCNN(Network):
 
     def __init__(self, width: int = 32, dropout: float = 0.0):
         super().__init__(
-            nn.Conv2d(1, width, 3, padding=1),
-            nn.ReLU(),
-            nn.MaxPool2d(2),
-            nn.Conv2d(width, 2 * width, 3, padding=1),
-            nn.ReLU(),
-            nn.MaxPool2d(2),
+            *(nn.Conv2d(1, width, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2)),
+            *(nn.Conv2d(width, 2 * width, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2)),
             nn.Flatten(),
-            nn.Linear(2 * width * 7 * 7, 4 * width),
-            nn.ReLU(),
-            nn.Dropout(dropout),
+            *_dense(2 * width * 7 * 7, 4 * width, dropout),
             nn.Linear(4 * width, 10),
         )
 
@@ -95,31 +92,17 @@ class ImprovedCNN(Network):
     """The story's deeper network: five convolutions, three hidden layers."""
 
     def __init__(self):
-        def conv(inputs, outputs):
-            return [
-                nn.Conv2d(inputs, outputs, 3, padding=1),
-                nn.BatchNorm2d(outputs),
-                nn.ReLU(),
-            ]
-
         super().__init__(
-            *conv(1, 32),
-            *conv(32, 32),
-            nn.MaxPool2d(2),
-            nn.Dropout2d(0.25),
-            *conv(32, 64),
-            *conv(64, 64),
-            nn.MaxPool2d(2),
-            nn.Dropout2d(0.25),
-            *conv(64, 128),
-            nn.AdaptiveAvgPool2d(3),
-            nn.Flatten(),
-            nn.Linear(1152, 512),
-            nn.ReLU(),
-            nn.Dropout(0.5),
-            nn.Linear(512, 128),
-            nn.ReLU(),
-            nn.Dropout(0.5),
+            *_conv_norm(1, 32),
+            *_conv_norm(32, 32),
+            *(nn.MaxPool2d(2), nn.Dropout2d(0.25)),
+            *_conv_norm(32, 64),
+            *_conv_norm(64, 64),
+            *(nn.MaxPool2d(2), nn.Dropout2d(0.25)),
+            *_conv_norm(64, 128),
+            *(nn.AdaptiveAvgPool2d(3), nn.Flatten()),
+            *_dense(1152, 512, 0.5),
+            *_dense(512, 128, 0.5),
             nn.Linear(128, 10),
         )
 
@@ -131,10 +114,7 @@ class FastCNN(Network):
         super().__init__(
             *_conv_pool(1, 16, 5, padding=0),
             *_conv_pool(16, 32, 3, padding=0),
-            nn.Flatten(),
-            nn.Linear(800, 128),
-            nn.ReLU(),
-            nn.Linear(128, 10),
+            *(nn.Flatten(), nn.Linear(800, 128), nn.ReLU(), nn.Linear(128, 10)),
         )
 
 
@@ -147,9 +127,7 @@ class DigitCNN(Network):
             *_conv_pool(32, 64, 3, padding=1),
             *_conv_pool(64, 128, 3, padding=1),
             nn.Flatten(),
-            nn.Linear(1152, 128),
-            nn.ReLU(),
-            nn.Dropout(dropout),
+            *_dense(1152, 128, dropout),
             nn.Linear(128, 10),
         )
 

@@ -4,34 +4,33 @@ The strokes live here, in Python. Pillow makes the pixels that the network is gi
 (strokes.rasterize); the canvas in the browser only mirrors them, because an image
 read back from a browser comes late, or never. All that is seen is a function of the
 strokes, the brush and the switch, whether a hand, a test or a reload asks for it.
+How it looks is said in pad.html and pad.css.
 """
 
 import asyncio
-import json
 import logging
 from base64 import b64encode
 from functools import wraps
-from html import escape
 from io import BytesIO
-from math import isfinite, nan
+from math import isfinite
 from pathlib import Path
 from threading import RLock
 
 import numpy as np
 from ipycanvas import Canvas, hold_canvas
 from ipywidgets import HTML, Box, Button, Checkbox, IntSlider, Layout, ToggleButtons
+from jinja2 import Environment, FileSystemLoader
 from PIL import Image
 
 from mnistlab.classifier import Classifier
-from mnistlab.data import write_atomically
 from mnistlab.preprocess import INK, MNIST_PIPELINE, as_grey, trace
-from mnistlab.strokes import BRUSH_PX, CANVAS_PX, handwrite, rasterize
+from mnistlab.sketch import BRUSHES_PX, Sketch
+from mnistlab.strokes import CANVAS_PX, rasterize
+from mnistlab.synthetic import handwrite
 
-BRUSHES_PX = 6, 40  # the slider's ends
 LIVE_MS = 50  # while the pen moves, the network is asked at most this often
 FRAME_MS, FRAMES = 30, 50  # of a replay
 BEAT_S, MISSED = 5, 3  # the kernel's sign of life; how many may be missing
-STYLE = Path(__file__).with_name("pad.css").read_text(encoding="utf-8")
 
 # JupyterLab runs the callbacks of one widget on two threads, and ipycanvas's queue of
 # commands belongs to the process, so one lock guards all pads.
@@ -42,7 +41,7 @@ _log = logging.getLogger(__name__)
 class CanvasSurface:
     """All that knows ipycanvas: shows strokes, reports the pen and the keyboard.
 
-    Calls on_pen(kind, x, y) with kind "down", "move", "up" or "out" and canvas pixels,
+    Calls on_pen(kind, *points) with kind "down", "move" or "up" and canvas pixels,
     on_key(key, shift, control), and on_ready() whenever a page has connected. Without
     a page, what is drawn goes nowhere.
     """
@@ -55,22 +54,20 @@ class CanvasSurface:
         self.widget = Box([canvas]).add_class("mnistlab-canvas")
 
         def fingers(kind):
-            def pen(touches):
-                one = len(touches) == 1 and kind != "out"
-                # A second finger ends the stroke. What ends names the fingers that
-                # remain, so it has no place of its own.
-                on_pen(*(kind, *touches[0]) if one else ("out", nan, nan))
+            # A second finger ends the stroke. What ends names the fingers that remain,
+            # so it has no place of its own.
+            return lambda touches: (
+                on_pen(kind, touches[0]) if len(touches) == 1 else on_pen("up")
+            )
 
-            return pen
-
-        canvas.on_mouse_down(lambda x, y: on_pen("down", x, y))
-        canvas.on_mouse_move(lambda x, y: on_pen("move", x, y))
-        canvas.on_mouse_up(lambda x, y: on_pen("up", x, y))
-        canvas.on_mouse_out(lambda x, y: on_pen("out", x, y))
+        canvas.on_mouse_down(lambda x, y: on_pen("down", (x, y)))
+        canvas.on_mouse_move(lambda x, y: on_pen("move", (x, y)))
+        canvas.on_mouse_up(lambda x, y: on_pen("up", (x, y)))
+        canvas.on_mouse_out(lambda x, y: on_pen("up", (x, y)))
         canvas.on_touch_start(fingers("down"))
         canvas.on_touch_move(fingers("move"))
-        canvas.on_touch_end(fingers("out"))
-        canvas.on_touch_cancel(fingers("out"))
+        canvas.on_touch_end(lambda touches: on_pen("up"))
+        canvas.on_touch_cancel(lambda touches: on_pen("up"))
         canvas.on_key_down(
             lambda key, shift, *control: on_key(key, shift, any(control))
         )
@@ -99,8 +96,8 @@ class CanvasSurface:
     def dot(self, point, brush_px):
         self._canvas.fill_circle(*point, brush_px / 2)
 
-    def line(self, start, end):
-        self._canvas.stroke_line(*start, *end)
+    def line(self, points):
+        self._canvas.stroke_lines(points)
 
     def leave(self):
         """Give the keyboard back, which ipycanvas would keep for itself."""
@@ -108,13 +105,14 @@ class CanvasSurface:
 
 
 def _guarded(method):
-    """Hold the lock; show an exception in the status line, where it can be seen."""
+    """One event: under the lock, an exception in the status line, the draft kept."""
 
     @wraps(method)
     def guarded(self, *arguments):
         with _LOCK:
             try:
-                return method(self, *arguments)
+                method(self, *arguments)
+                self.sketch.keep()
             except Exception as error:
                 _log.exception("in the pad's %s", method.__name__)
                 self._say(f"{type(error).__name__}: {error}", "error")
@@ -126,21 +124,19 @@ class Pad:
     """A canvas, what the network makes of it, and how it got there.
 
     network: a Classifier, or the path of a checkpoint; where that cannot be loaded,
-    the pad still draws, shows the stages and says what to do. bug: a second pipeline
+    the pad still draws, shows the stages and says what to do. fault: a second pipeline
     for the same strokes, to switch to or to see beside the first. journal: a Journal,
     where "it was a 7" is kept. draft: a file of this pad alone, with what is on it; a
     pad built anew, by a kernel that was restarted or a page that was loaded again, goes
     on from there. Display the pad as the last line of a cell.
     """
 
-    def __init__(self, network, bug=None, journal=None, draft=None, beat_s=BEAT_S):
-        self.strokes, self.brush_px, self.path = [], BRUSH_PX, "correct"
+    def __init__(self, network, fault=None, journal=None, draft=None, beat_s=BEAT_S):
+        self.sketch = Sketch(draft)
         self.canvas = rasterize([])  # uint8 (280, 280): what the network is given
-        self.prediction = self.faulty = None  # of the right path, of the bug's
+        self.prediction = self.faulty = None  # by the correct pipeline, by the fault
         self.classifier, self._missing = network, ""
-        self.bug, self.journal, self.draft = bug, journal, draft and Path(draft)
-        self._past, self._future = [], []
-        self._stroke = None  # the stroke under the pen, which is in strokes, too
+        self.fault, self.journal = fault, journal
         self._film = None  # the running replay
         self._row = None  # the journal's row of this very drawing
         self._waiting = False  # a live update is on its way
@@ -148,89 +144,72 @@ class Pad:
         if isinstance(network, (str, Path)):
             try:
                 self.classifier = Classifier.load(network)
-            except (FileNotFoundError, ValueError) as error:
-                self.classifier, self._missing = None, str(error)
-        if bug is not None and self.classifier is not None:
-            self._bugged = self.classifier.with_pipeline(bug)
-        trouble = self._take_up()
-        self._drafted = self._as_text()  # what the draft holds, or would if it could
+            except Exception as error:  # of a stranger's file nothing is certain
+                _log.warning("no network", exc_info=error)
+                known = isinstance(error, (OSError, ValueError))
+                self.classifier = None
+                self._missing = str(error) if known else f"{network}: {error!r}"
         self._build()
         self._update()
-        if trouble:
-            self._say(trouble, "error")
+        if self.sketch.trouble:
+            self._say(self.sketch.trouble, "error")
         self._beat(beat_s, 0)
 
     # --- drawing ------------------------------------------------------------------
 
     @_guarded
-    def feed(self, kind, x, y):
-        """One event of the pen: "down", "move", "up" or "out", in canvas pixels.
+    def feed(self, kind, *points):
+        """One event of the pen: "down", "move" or "up", and where, in canvas pixels.
 
-        A place outside is moved to the edge; one that is no number ends the stroke.
+        A place outside is moved to the edge; one that is no number is left out.
         """
-        known = isfinite(x) and isfinite(y)
-        point = tuple(float(min(max(v, 0), CANVAS_PX)) for v in (x, y)) if known else ()
-        if kind == "down" and known:
+        points = [point for point in points if all(map(isfinite, point))]
+        if kind == "down" and points:
             self._settle()
-            self._change([*self.strokes, [point]])
-            self._stroke = self.strokes[-1]
-            self._surface.dot(point, self.brush_px)
+            self._row = None
+            self.sketch.down(*points[0])
+            self._surface.dot(points[0], self.sketch.brush_px)
             self._update_soon()
-        elif self._stroke is not None:
-            stroke, last = self._stroke, self._stroke[-1]
-            if kind != "move":
-                self._settle()
-            if known and point != last:
-                stroke.append(point)
-                self._surface.line(last, point)
-            (self._update_soon if kind == "move" else self._update)()
+        elif self.sketch.pen_down:
+            stroke = self.sketch.strokes[-1]
+            before = len(stroke)
+            try:
+                for point in points:
+                    self.sketch.move(*point)
+                if len(stroke) > before:
+                    self._surface.line(stroke[before - 1 :])
+            finally:
+                if kind == "up":
+                    self._settle()
+                (self._update_soon if self.sketch.pen_down else self._update)()
 
     def _settle(self):
-        """End the stroke under the pen, and a replay."""
-        self._stroke = None
+        """End the stroke under the pen, and a replay; whether there was one."""
+        moving = self.sketch.lift() or self._film is not None
         if self._film is not None:
             self._film = None
-            self._show(self.strokes)
-
-    def _change(self, strokes):
-        """Make it another drawing; the one before can be brought back."""
-        self._past.append(self.strokes)
-        self._future.clear()
-        self.strokes, self._row = strokes, None
+            self._show(self.sketch.strokes)
+        return moving
 
     def _show(self, strokes):
-        self._surface.show(strokes, self.brush_px)
+        self._surface.show(strokes, self.sketch.brush_px)
 
     @_guarded
     def _page_connected(self):
-        self._show(self.strokes)
+        self._show(self.sketch.strokes)
 
-    @_guarded
     def undo(self):
-        self._step(self._past, self._future)
+        self._change(self.sketch.undo)
 
-    @_guarded
     def redo(self):
-        self._step(self._future, self._past)
+        self._change(self.sketch.redo)
 
-    def _step(self, source, target):
-        self._settle()
-        if source:
-            target.append(self.strokes)
-            self.strokes, self._row = source.pop(), None
-            self._show(self.strokes)
-            self._update()
-
-    @_guarded
     def draw(self, strokes):
         """Replace the drawing by these strokes, (n, 2) each; none of them clears it."""
-        self._settle()
-        self._change(_points(strokes))
-        self._show(self.strokes)
-        self._update()
+        self._change(self.sketch.replace, strokes)
 
     def clear(self):
-        if self.strokes:
+        if self.sketch.strokes:
             self.draw([])
 
     def example(self, digit):
@@ -239,29 +218,33 @@ class Pad:
         self.draw(handwrite(digit, seed=self._examples))
 
     @_guarded
+    def _change(self, change, *strokes):
+        """Make it another drawing, and see it."""
+        before = self.sketch.strokes
+        moving = self._settle()
+        change(*strokes)
+        if moving or self.sketch.strokes is not before:
+            self._row = None
+            self._show(self.sketch.strokes)
+            self._update()
+
+    @_guarded
     def replay(self):
         """Draw it once more, as it was drawn, with the network watching."""
         self._settle()
-        self._film = film = object()
-        total = sum(map(len, self.strokes))
-        self._play(film, 0, max(1, -(-total // FRAMES)), total)
+        self._film = self.sketch.frames(FRAMES)
+        self._play(self._film)
 
     @_guarded
-    def _play(self, film, shown, step, total):
-        if film is not self._film:
-            return
-        strokes, left = [], shown
-        for stroke in self.strokes:
-            strokes += [stroke[:left]] * (left > 0)
-            left = max(0, left - len(stroke))
-        self._show(strokes)
-        self._update(strokes)
-        if shown == total:
-            self._film = None
-        elif not _later(
-            FRAME_MS, self._play, film, min(shown + step, total), step, total
-        ):
-            self._play(film, total, step, total)
+    def _play(self, film):
+        while film is self._film:
+            strokes = next(film)
+            self._show(strokes)
+            if strokes == self.sketch.strokes:
+                self._film = None
+            self._update(strokes)
+            if self._film is None or _later(FRAME_MS, self._play, film):
+                return
 
     @_guarded
     def key(self, key, shift, control):
@@ -278,54 +261,30 @@ class Pad:
             case (("Delete" | "Backspace"), _, _):
                 self.clear()
 
-    # --- remembering --------------------------------------------------------------
-
     @_guarded
     def save(self, label):
         """Keep the drawing in the journal; a second label for it is a correction."""
         self._settle()
-        self._update()
-        if not self.strokes or self.journal is None:
-            missing = "journal: this pad was given none" if self.strokes else "drawing"
+        self._look(self.sketch.strokes)  # raises where there is no answer to keep
+        if not self.sketch.strokes or self.journal is None:
+            missing = "journal: this pad was given none"
+            missing = "drawing" if self.journal is not None else missing
             return self._say(f"Nothing was kept, for there is no {missing}.", "hint")
-        sha = self.classifier.sha256 if self.classifier else ""
-        said = self.strokes, self.canvas, self.prediction, label, sha, self._row
-        self._row = self.journal.record(*said)
+        row, self._row = self._row, None  # a row that is gone will not be asked again
+        self._row = self.journal.record(
+            self.sketch.strokes,
+            self.canvas,
+            self.prediction,
+            label,
+            self.classifier.sha256 if self.classifier else "",
+            row,
+        )
         report = self.journal.report()
         self._say(
             f"Kept as a {label}. Of your {report.labelled} labelled drawings the "
             f"network had {report.confusion.trace()} right.",
             "kept",
         )
-
-    def _take_up(self):
-        """Begin with the draft's drawing; return what is wrong with it, if anything."""
-        if self.draft is None or not self.draft.exists():
-            return ""
-        try:
-            kept = json.loads(self.draft.read_text())
-            brush_px = int(np.clip(kept["brush_px"], *BRUSHES_PX))
-            strokes = [np.array(one, float).reshape(-1, 2) for one in kept["strokes"]]
-            if not all(len(one) and np.isfinite(one).all() for one in strokes):
-                raise ValueError("a stroke without points, or without places")
-        except (OSError, ValueError, TypeError, KeyError) as error:
-            return (
-                f"{self.draft.name} holds no drawing, so this pad begins empty and "
-                f"its next stroke replaces that ({type(error).__name__}: {error})."
-            )
-        self.brush_px = brush_px
-        self.strokes = _points(np.clip(one, 0, CANVAS_PX) for one in strokes)
-        self._past = [self.strokes[:count] for count in range(len(strokes))]
-        return ""
-
-    def _keep_draft(self):
-        if self.draft is not None and (text := self._as_text()) != self._drafted:
-            self.draft.parent.mkdir(parents=True, exist_ok=True)
-            write_atomically(self.draft, text.encode())
-            self._drafted = text
-
-    def _as_text(self):
-        return json.dumps({"brush_px": self.brush_px, "strokes": self.strokes})
 
     # --- seeing -------------------------------------------------------------------
 
@@ -341,59 +300,52 @@ class Pad:
 
     @_guarded
     def _update(self, strokes=None):
-        """Make everything that is seen from strokes, by default the whole drawing."""
+        self._look(self.sketch.strokes if strokes is None else strokes)
+
+    def _look(self, strokes):
+        """Make everything that is seen from strokes."""
         self._waiting = False
         self._updates += 1
-        strokes = self.strokes if strokes is None else strokes
         self.prediction = self.faulty = None
+        both = self._switch.value == "both"
+        shown = ["correct", "faulty"] if both else [self._switch.value]
+        seen, hint = {}, "No answer."  # if what follows raises; the status says why
         try:
-            self.canvas = rasterize(strokes, self.brush_px)
-            blank = self.canvas.max() < INK
-            if self.classifier is not None and not blank:
-                self.prediction = self.classifier(self.canvas)
-                if self.path != "correct":
-                    self.faulty = self._bugged(self.canvas)
-        except Exception:  # the status line says it; an old answer must not stay
-            no = '<p class="hint">No answer.</p>'
-            self._answer.value = _card("", self.path, no)
-            raise
-        cards, strips = [], []
-        hint = escape(self._missing) or "Draw a digit, 0 to 9."
-        for path, said in ("correct", self.prediction), ("inverted", self.faulty):
-            if self.path not in (path, "both"):
-                continue
-            title = path if self.path == "both" else ""
-            if said is not None and np.isfinite(said.logits).all():
-                cards.append(_answer(title, path, said, self._logits.value))
-                strips.append((title, said.stages))
-            else:
-                cards.append(_card(title, path, f'<p class="hint">{hint}</p>'))
-                steps = MNIST_PIPELINE if path == "correct" else self.bug
-                strips.append((title, () if blank else trace(self.canvas, steps)))
-        finished = len(strokes) - (self._stroke is not None)
-        self._answer.value = (
-            f'<div class="answers" data-update="{self._updates}" '
-            f'data-strokes="{finished}">{"".join(cards)}</div>'
-        )
-        self._say("")
-        self._stages.value = "".join(_strip(*strip) for strip in strips)
-        if strokes is self.strokes and self._stroke is None:
-            self._keep_draft()
+            self.canvas = rasterize(strokes, self.sketch.brush_px)
+            seen = {path: self._see(path) for path in {"correct", *shown}}
+            self.prediction, self.faulty = (
+                seen["correct"][0],
+                seen.get("faulty", [None])[0],
+            )
+            hint = self._missing or "Draw a digit, 0 to 9."
+        finally:
+            paths = [(p, p if both else "", *seen.get(p, (None, ()))) for p in shown]
+            finished = len(strokes) - self.sketch.pen_down
+            self._answer.value = PAGE.answers(
+                self._updates, finished, paths, hint, self._logits.value
+            )
+            self._say("")
+            self._stages.value = PAGE.stages(paths)
+
+    def _see(self, path):
+        """The answer on this path and the stages before it, as far as there are any."""
+        steps = MNIST_PIPELINE if path == "correct" else self.fault
+        if self.canvas.max() < INK:
+            return None, ()
+        if self.classifier is None:
+            return None, trace(self.canvas, steps)
+        correct = path == "correct"
+        network = self.classifier if correct else self.classifier.with_pipeline(steps)
+        said = network(self.canvas)
+        return said, said.stages
 
     def _say(self, text, kind="quiet"):
         """Put it into the status line, in place of what was said before."""
-        text = escape(text) or "&nbsp;"
-        self._status.value = f'<div role="status" class="{kind}">{text}</div>'
+        self._status.value = PAGE.status(text, kind)
 
     def _beat(self, beat_s, count):
         """Send a sign of life: a warning that shows itself unless it is replaced."""
-        late = beat_s * MISSED
-        self._heart.value = (
-            f'<div class="dead" style="animation-delay:{late}s" data-beat="{count}">'
-            f"No sign of life from the kernel for {late} seconds: it is busy, or it "
-            "has stopped. If it has stopped, run the notebook again; on the web page, "
-            "reload.</div>"
-        )
+        self._heart.value = PAGE.heart(beat_s * MISSED, count)
         if self._heart.comm is not None:  # else the widget was closed
             _later(beat_s * 1000, self._beat, beat_s, count + 1)
 
@@ -410,48 +362,31 @@ class Pad:
 
         def digits(text, act):
             ten = (button(str(d), act, d, tip=f"{text} {d}") for d in range(10))
-            return [HTML(f'<div class="caption">{text}</div>'), row("digits", *ten)]
+            return [HTML(PAGE.caption(text)), row("digits", *ten)]
 
-        self._surface = CanvasSurface(
-            CANVAS_PX, self.feed, self.key, self._page_connected
-        )
-        self._tools = [
-            button("Undo", self.undo),
-            button("Redo", self.redo),
-            button("Clear", self.clear),
-            button("Replay", self.replay),
-        ]
-        self._heart, self._answer, self._status, self._stages = (
-            HTML() for _ in range(4)
-        )
+        size = CANVAS_PX
+        self._surface = CanvasSurface(size, self.feed, self.key, self._page_connected)
+        acts = [self.undo, self.redo, self.clear, self.replay]
+        self._tools = [button(act.__name__.capitalize(), act) for act in acts]
+        self._heart, self._answer, self._status, self._stages = map(HTML, [""] * 4)
         self._logits = Checkbox(description="raw logits", indent=False)
-        self._switch = ToggleButtons(options=["correct", "inverted", "both"])
-        self._brush = IntSlider(self.brush_px, *BRUSHES_PX, description="Brush")
+        self._switch = ToggleButtons(options=["correct", "faulty", "both"])
+        self._brush = IntSlider(self.sketch.brush_px, *BRUSHES_PX, description="Brush")
         for control in self._logits, self._switch, self._brush:
             control.observe(self._chosen, "value")
-        controls = [self._switch] * (self.bug is not None) + [self._logits]
+        switch = [self._switch] * (self.fault is not None)
         labels = digits("It was a", self.save) if self.journal is not None else []
+        examples = digits("Example of a", self.example)
+        seen = self._answer, self._status, self._stages
         self.widget = row(
             "pad",
-            HTML(f"<style>{STYLE}</style>"),
+            HTML(PAGE.style(STYLE)),
             self._heart,
             row(
                 "columns",
                 row("ink", self._surface.widget, row("tools", *self._tools)),
-                row(
-                    "seen",
-                    row("switch", *controls),
-                    self._answer,
-                    self._status,
-                    self._stages,
-                ),
-                row(
-                    "more",
-                    self._brush,
-                    *digits("Example of a", self.example),
-                    *labels,
-                    HTML(KEYS),
-                ),
+                row("seen", row("switch", *switch, self._logits), *seen),
+                row("more", self._brush, *examples, *labels, HTML(PAGE.keys())),
             ),
         )
 
@@ -459,10 +394,9 @@ class Pad:
     def _chosen(self, change):
         """A control was moved: the switch, the brush or the logits."""
         self._settle()
-        self.path = self._switch.value
         if change["owner"] is self._brush:
-            self.brush_px, self._row = self._brush.value, None
-            self._show(self.strokes)
+            self.sketch.brush_px, self._row = self._brush.value, None
+            self._show(self.sketch.strokes)
         self._update()
 
     def __repr__(self):
@@ -471,11 +405,6 @@ class Pad:
     def _repr_mimebundle_(self, **options):
         bundle = self.widget._repr_mimebundle_(**options)
         return {**bundle, "text/plain": repr(self)}
-
-
-def _points(strokes):
-    """Strokes (n, 2) as the pad has them: lists of pairs of floats."""
-    return [[tuple(p) for p in np.array(one, float).tolist()] for one in strokes]
 
 
 def _later(delay_ms, act, *arguments):
@@ -488,77 +417,6 @@ def _later(delay_ms, act, *arguments):
     return True
 
 
-# --- HTML ---------------------------------------------------------------------------
-
-KEYS = """<div class="keys">Keys on the canvas: <kbd>Ctrl+Z</kbd> undo,
-<kbd>Ctrl+Shift+Z</kbd> or <kbd>Ctrl+Y</kbd> redo, <kbd>Delete</kbd> clear,
-<kbd>Tab</kbd> <kbd>Shift+Tab</kbd> <kbd>Esc</kbd> leave.</div>"""
-
-
-def _card(title, path, body, label=""):
-    heading = f"<h4>{title}</h4>" if title else ""
-    return (
-        f'<section class="answer" data-path="{path}" data-label="{label}">'
-        f"{heading}{body}</section>"
-    )
-
-
-def _percent(share):
-    return f"{100 * share:.1f}\u202f%"  # with a thin space that does not break
-
-
-def _answer(title, path, prediction, logits):
-    """Label, top three, ten bars, alarms in words and milliseconds."""
-    shares = prediction.probabilities
-    first, second, third = prediction.ranking[:3]
-    label = "?" if prediction.label is None else prediction.label
-    nearest = f"no answer; nearest {first}: " if prediction.label is None else ""
-    rows = []
-    for digit, share in enumerate(shares):
-        best = digit == first
-        rows.append(
-            f'<tr class="{"best" * best}"><th scope="row">{digit}</th>'
-            f'<td class="bar"><i style="width:{100 * share:.1f}%"></i></td>'
-            f"<td>{_percent(share)}</td><td>{'◂' * best}</td>"
-            + f"<td>{prediction.logits[digit]:+.2f}</td></tr>"
-            * logits
-        )
-    said = dict.fromkeys([prediction.reason, *map(str, prediction.alarms)])
-    alarms = [f'<p class="alarm">{escape(text)}</p>' for text in said if text]
-    return _card(
-        title,
-        path,
-        f'<div class="top"><b>{label}</b><span>{nearest}{_percent(shares[first])}<br>'
-        f"then {second}: {_percent(shares[second])}, {third}: "
-        f"{_percent(shares[third])}</span></div>"
-        f"<table><caption>probability of each digit{', and its logit' * logits}"
-        f"</caption>{''.join(rows)}</table>{''.join(alarms)}"
-        f'<p class="ms">{prediction.milliseconds:.1f} ms from pixels to answer</p>',
-        label,
-    )
-
-
-def _strip(title, stages):
-    """The stages in a row: grey pictures with fixed limits, range and mean."""
-    if not stages:
-        return ""
-    figures = []
-    for stage in stages:
-        image, numbers = stage.image, stage.numbers
-        name = escape(stage.name.replace("_", " "))
-        height, width = image.shape
-        places = 0 if image.dtype == np.uint8 else 2
-        mean = round(numbers["mean"], 2) + 0.0  # no minus before a zero
-        figures.append(
-            f'<figure><img alt="{name}" src="{_png(image)}"><figcaption><b>{name}</b>'
-            f"{width} × {height} {image.dtype}<br>{numbers['low']:.{places}f}"
-            f" … {numbers['high']:.{places}f}<br>"
-            f"mean {mean:.{places or 1}f}</figcaption></figure>"
-        )
-    heading = f"<h4>{title}</h4>" if title else ""
-    return f'<section class="stages">{heading}<div>{"".join(figures)}</div></section>'
-
-
 def _png(image):
     """A picture as a data URI: 0 is black and 255 white, whatever it holds."""
     picture = Image.fromarray(as_grey(image))
@@ -566,3 +424,19 @@ def _png(image):
     file = BytesIO()
     picture.save(file, "PNG", compress_level=1)
     return "data:image/png;base64," + b64encode(file.getvalue()).decode()
+
+
+def _percent(share):
+    return f"{100 * share:.1f}\u202f%"  # with a thin space that does not break
+
+
+FOLDER = Path(__file__).parent
+STYLE = (FOLDER / "pad.css").read_text(encoding="utf-8")
+_pages = Environment(
+    loader=FileSystemLoader(FOLDER),
+    autoescape=True,
+    trim_blocks=True,
+    lstrip_blocks=True,
+)
+_pages.filters |= {"png": _png, "percent": _percent}
+PAGE = _pages.get_template("pad.html").module  # its macros, to be called

@@ -1,5 +1,10 @@
-"""Every picture. Digits are always grey with fixed limits: autoscaling is how
-the bug of this story hides. Each function shows its figure and returns None."""
+"""Every picture; each function shows its figure and returns None.
+
+Digits are always drawn in grey, ink bright on dark paper. A colour map that turns
+that round makes an inverted digit look like a digit, and hides the fault of this
+story. The limits are fixed, too: stretched to its own range, a picture of 0..1
+looks like one of 0..255, and a faint one like a bold one.
+"""
 
 from collections.abc import Mapping, Sequence
 
@@ -32,6 +37,25 @@ STYLE = {
 plt.rcParams.update(STYLE)
 
 
+def _axes(rows: int, columns: int, width: float, height: float, **more) -> np.ndarray:
+    """The axes (rows, columns) of a new figure, so many inches wide and high."""
+    size = width, height
+    return plt.subplots(rows, columns, figsize=size, squeeze=False, **more)[1]
+
+
+def _shade(values: np.ndarray, most: float, width: float, height: float, **more):
+    """Axes with a table of cells, dark for `most` and light for 0."""
+    ((ax,),) = _axes(1, 1, width, height)
+    ax.imshow(values, cmap="Greys", vmin=0, vmax=most, **more)
+    ax.grid(False)
+    return ax
+
+
+def _scale(label: str) -> int:
+    """Fractions are shown as per cent where the label says "%" or "points"."""
+    return 100 if "%" in label or "points" in label else 1
+
+
 def _draw_digit(ax, image: np.ndarray) -> None:
     """One picture, uint8 or normalised: black is paper and white is ink, always."""
     ax.imshow(as_grey(image), cmap="gray", vmin=0, vmax=255, interpolation="nearest")
@@ -47,9 +71,7 @@ def show_digits(
     """Pictures in rows, uint8 (H, W) or normalised float32, with titles."""
     rows = -(-len(images) // columns)
     height = 1.0 + 0.17 * max((title.count("\n") + 1 for title in titles), default=0)
-    fig, axes = plt.subplots(
-        rows, columns, figsize=(columns, rows * height), squeeze=False
-    )
+    axes = _axes(rows, columns, columns, rows * height)
     for ax in axes.flat[len(images) :]:
         ax.axis("off")
     for i, (ax, image) in enumerate(zip(axes.flat, images, strict=False)):
@@ -61,22 +83,16 @@ def show_digits(
 
 def show_stages(traces: Mapping[str, Sequence[Stage]]) -> None:
     """One row for each trace, one picture for each stage, range and mean below."""
-    columns = max(len(stages) for stages in traces.values())
-    size = columns * 1.75, len(traces) * 2.35
-    fig, axes = plt.subplots(len(traces), columns, figsize=size, squeeze=False)
+    rows, columns = len(traces), max(len(stages) for stages in traces.values())
+    axes = _axes(rows, columns, columns * 1.75, rows * 2.35)
     for row, (name, stages) in zip(axes, traces.items(), strict=True):
         for ax in row[len(stages) :]:
             ax.axis("off")
         for ax, stage in zip(row, stages, strict=False):
-            numbers = stage.numbers
             _draw_digit(ax, stage.image)
             ax.set_title(stage.name, fontsize=9)
-            ax.set_xlabel(
-                "{low:.4g} … {high:.3g}\nmean {mean:.3g}, border {border:.3g}".format(
-                    **numbers
-                ),
-                fontsize=8,
-            )
+            text = "{low:.4g} … {high:.3g}\nmean {mean:.3g}, border {border:.3g}"
+            ax.set_xlabel(text.format(**stage.numbers), fontsize=8)
         row[0].set_ylabel(name, fontsize=10)
     plt.show()
 
@@ -84,11 +100,10 @@ def show_stages(traces: Mapping[str, Sequence[Stage]]) -> None:
 def show_history(history: History) -> None:
     """Loss and accuracy of training and validation images, epoch by epoch."""
     epochs = range(1, len(history.train_loss) + 1)
-    fig, (left, right) = plt.subplots(1, 2, figsize=(8, 3))
-    left.plot(epochs, history.train_loss, label="training images")
-    left.plot(epochs, history.validation_loss, label="validation images")
-    right.plot(epochs, np.multiply(history.train_accuracy, 100))
-    right.plot(epochs, np.multiply(history.validation_accuracy, 100))
+    ((left, right),) = _axes(1, 2, 8, 3)
+    for split, name in {"train": "training", "validation": "validation"}.items():
+        left.plot(epochs, getattr(history, f"{split}_loss"), label=f"{name} images")
+        right.plot(epochs, np.multiply(getattr(history, f"{split}_accuracy"), 100))
     left.set(xlabel="epoch", ylabel="cross-entropy", xticks=epochs)
     right.set(xlabel="epoch", ylabel="accuracy, %", xticks=epochs)
     right.axvline(history.best_epoch, color="#999999", lw=1, zorder=0)
@@ -107,17 +122,9 @@ def show_confusion(report: Report) -> None:
     """Rows are labels, columns predictions; only the mistakes are shaded."""
     confusion = report.confusion
     mistakes = confusion - np.diag(confusion.diagonal())
-    fig, ax = plt.subplots(figsize=(4.6, 4.4))
-    ax.imshow(mistakes, cmap="Greys", vmin=0, vmax=max(1, mistakes.max()) * 1.6)
-    ax.set(
-        xlabel="predicted",
-        ylabel="label",
-        xticks=range(10),
-        yticks=range(10),
-        title=f"{report.source}, n = {len(report):,}",
-    )
-    ax.title.set_fontsize(10)
-    ax.grid(False)
+    ax = _shade(mistakes, 1.6 * max(1, mistakes.max()), 4.6, 4.4)
+    ax.set(xlabel="predicted", ylabel="label", xticks=range(10), yticks=range(10))
+    ax.set_title(f"{report.source}, n = {len(report):,}", fontsize=10)
     for (row, column), count in np.ndenumerate(confusion):
         if count:
             color = DARK if row != column else "#888888"
@@ -125,9 +132,28 @@ def show_confusion(report: Report) -> None:
     plt.show()
 
 
+def show_reliability(reports: Mapping[str, Report]) -> None:
+    """How often an answer is right that claims to be: one line for each report.
+
+    In each of 15 bins, the mean confidence against the accuracy, in per cent; on the
+    diagonal, what is claimed holds. Named with the expected calibration error, ECE.
+    """
+    ((ax,),) = _axes(1, 1, 4.6, 4.2)
+    ax.axline((0, 0), (100, 100), color="#999999", lw=1)
+    for name, report in reports.items():
+        claims = pd.DataFrame({"confidence": report.probabilities.max(1)})
+        claims["correct"] = report.correct
+        bins = 100 * claims.groupby(np.ceil(15 * claims["confidence"])).mean()
+        label = f"{name}: ECE {100 * report.calibration_error:.1f} points"
+        ax.plot(bins["confidence"], bins["correct"], label=label, ms=4)
+    ax.set(xlabel="confidence, %", ylabel="accuracy, %")
+    ax.legend(loc="best", fontsize=9)
+    plt.show()
+
+
 def show_shares(shares: np.ndarray, ylabel: str, title: str = "") -> None:
     """One bar for each of the ten classes, in per cent; nan is "no samples"."""
-    fig, ax = plt.subplots(figsize=(6, 2.6))
+    ((ax,),) = _axes(1, 1, 6, 2.6)
     percent = np.multiply(shares, 100)
     ax.bar(range(10), np.nan_to_num(percent), color=MID)
     for digit, value in enumerate(percent):
@@ -148,19 +174,16 @@ def show_bands(
     """Curves over repeated runs: their mean, in a band from lowest to highest.
 
     One panel for each y label, in it one curve for each {name: column of the
-    table}; fractions are shown as per cent where the label says "%" or "points".
+    table}; in per cent where the label says "%" or "points".
     """
-    size = 4.1 * len(panels), 3.1
-    fig, axes = plt.subplots(1, len(panels), figsize=size, squeeze=False)
+    (axes,) = _axes(1, len(panels), 4.1 * len(panels), 3.1)
     runs = table.groupby(x)
-    for ax, (ylabel, curves) in zip(axes[0], panels.items(), strict=True):
-        scale = 100 if "%" in ylabel or "points" in ylabel else 1
+    for ax, (ylabel, curves) in zip(axes, panels.items(), strict=True):
         for name, column in curves.items():
-            mean = scale * runs[column].mean()
-            low, high = scale * runs[column].min(), scale * runs[column].max()
-            (line,) = ax.plot(mean.index, mean, label=name, ms=4)
-            color = line.get_color()
-            ax.fill_between(mean.index, low, high, color=color, alpha=0.2, lw=0)
+            band = _scale(ylabel) * runs[column].agg(["mean", "min", "max"])
+            (line,) = ax.plot(band.index, band["mean"], label=name, ms=4)
+            look = {"color": line.get_color(), "alpha": 0.2, "lw": 0}
+            ax.fill_between(band.index, band["min"], band["max"], **look)
         ax.set(xlabel=x.replace("_", " "), ylabel=ylabel)
         if log:
             ax.set_xscale("log")
@@ -168,7 +191,8 @@ def show_bands(
             ax.legend()
     n = sorted(set(runs.size()))
     count = f"{n[0]}" if len(n) == 1 else f"{n[0]} to {n[-1]}"
-    fig.suptitle(f"mean and range of {count} seeds", fontsize=9, color="#666666")
+    title = f"mean and range of {count} seeds"
+    axes[0].figure.suptitle(title, fontsize=9, color="#666666")
     plt.show()
 
 
@@ -178,18 +202,17 @@ def show_dots(
     """Every run a hollow mark, the mean of its group a full one.
 
     One row for each value of the column `by`, from top to bottom in their order;
-    one panel for each x label, in it one mark for each {name: column}; fractions
-    are shown as per cent where the label says "%" or "points".
+    one panel for each x label, in it one mark for each {name: column}; in per cent
+    where the label says "%" or "points".
     """
     groups = list(dict.fromkeys(table[by]))
     size = 1.6 + 3.4 * len(panels), 1.1 + 0.3 * len(groups)
-    fig, axes = plt.subplots(1, len(panels), figsize=size, sharey=True, squeeze=False)
-    for ax, (xlabel, marks) in zip(axes[0], panels.items(), strict=True):
-        scale = 100 if "%" in xlabel or "points" in xlabel else 1
+    (axes,) = _axes(1, len(panels), *size, sharey=True)
+    for ax, (xlabel, marks) in zip(axes, panels.items(), strict=True):
         styles = plt.rcParams["axes.prop_cycle"]
         for style, (name, column) in zip(styles, marks.items(), strict=False):
             look = {"marker": style["marker"], "color": style["color"], "ls": "none"}
-            values = scale * table[column]
+            values = _scale(xlabel) * table[column]
             rows = [groups.index(group) for group in table[by]]
             ax.plot(values, rows, **look, fillstyle="none", ms=5, alpha=0.7)
             means = values.groupby(table[by]).mean()[groups]
@@ -197,7 +220,7 @@ def show_dots(
         ax.set(xlabel=xlabel, yticks=range(len(groups)), yticklabels=groups)
         if len(marks) > 1:
             ax.legend(loc="lower center", bbox_to_anchor=(0.5, 1), ncols=3, fontsize=8)
-    axes[0, 0].invert_yaxis()
+    axes[0].invert_yaxis()
     plt.show()
 
 
@@ -211,13 +234,12 @@ def show_matrix(
     """
     shares = np.asarray(shares, dtype=float)
     height, width = shares.shape
-    fig, ax = plt.subplots(figsize=(2.0 + 0.55 * width, 1.1 + 0.24 * height))
-    ax.imshow(shares, cmap="Greys", vmin=0, vmax=1.25, aspect="auto")
-    ax.set(yticks=range(height), yticklabels=rows, title=title)
+    size = 2.0 + 0.55 * width, 1.1 + 0.24 * height
+    ax = _shade(shares, 1.25, *size, aspect="auto")
+    ax.set(yticks=range(height), yticklabels=rows)
+    ax.set_title(title, fontsize=10)
     ax.set_xticks(range(width), columns, rotation=40, ha="left")
     ax.tick_params(top=True, labeltop=True, bottom=False, labelbottom=False, length=0)
-    ax.title.set_fontsize(10)
-    ax.grid(False)
     for (row, column), share in np.ndenumerate(shares):
         if not np.isnan(share):
             percent = min(max(round(100 * share), share > 0), 99 + (share == 1))

@@ -9,12 +9,12 @@ with: to try another step, write a function and put it into the tuple.
 import csv
 import warnings
 from collections.abc import Callable
-from contextlib import nullcontext
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps
 
 MEAN, STD = 0.1307, 0.3081  # of MNIST's training pixels, as a share of 255
 INK = 32  # a pixel this bright belongs to the drawing; below is noise or fringe
@@ -62,9 +62,7 @@ def center_of_mass(image: np.ndarray) -> np.ndarray:
     x = (mass.sum(0) @ np.arange(width)) / mass.sum()
     top = min(max(round(14 - y), 0), 28 - height)
     left = min(max(round(14 - x), 0), 28 - width)
-    frame = np.zeros((28, 28), np.uint8)
-    frame[top : top + height, left : left + width] = image
-    return frame
+    return np.pad(image, ((top, 28 - top - height), (left, 28 - left - width)))
 
 
 def resize_28x28(image: np.ndarray) -> np.ndarray:
@@ -95,6 +93,20 @@ MNIST_PIPELINE: Pipeline = (crop_to_ink, fit_20x20, center_of_mass, normalize)
 NAIVE_PIPELINE: Pipeline = (resize_28x28, normalize)
 
 
+def as_grey(image: np.ndarray) -> np.ndarray:
+    """uint8 as it is; float32 with the normalisation undone, clipped to uint8."""
+    if image.dtype == np.uint8:
+        return image
+    return np.rint(denormalize(image).clip(0, 1) * 255).astype(np.uint8)
+
+
+def ring(images: np.ndarray) -> np.ndarray:
+    """The outermost pixels of (..., H, W), each once, as (..., n)."""
+    top, bottom = images[..., 0, :], images[..., -1, :]
+    left, right = images[..., 1:-1, 0], images[..., 1:-1, -1]
+    return np.concatenate([top, bottom, left, right], axis=-1)
+
+
 @dataclass(frozen=True)
 class Stage:
     """A picture on its way: uint8 0..255 before normalising, float32 after."""
@@ -104,11 +116,7 @@ class Stage:
 
     @property
     def numbers(self) -> dict[str, object]:
-        """What to look at: shape, dtype, range, mean, border, share of ink.
-
-        The border is the outermost ring of pixels; ink is what lies above the
-        middle of the range.
-        """
+        """What to look at; ink is the share of pixels above half of white."""
         image = self.image
         return {
             "shape": image.shape,
@@ -121,29 +129,22 @@ class Stage:
         }
 
 
-def ring(images: np.ndarray) -> np.ndarray:
-    """The outermost pixels of (..., H, W), as (..., n)."""
-    top, bottom = images[..., 0, :], images[..., -1, :]
-    left, right = images[..., 1:-1, 0], images[..., 1:-1, -1]
-    return np.concatenate([top, bottom, left, right], axis=-1)
-
-
 def trace(canvas: np.ndarray, pipeline: Pipeline = MNIST_PIPELINE) -> tuple[Stage, ...]:
     """The canvas, as stage "original", and what each step made of it.
 
     Raises ValueError for anything but uint8 (H, W) of at least 8x8 pixels.
     """
+    shape = getattr(canvas, "shape", "")
+    dtype = getattr(canvas, "dtype", type(canvas).__name__)
     if (
         not isinstance(canvas, np.ndarray)
-        or canvas.dtype != np.uint8
-        or canvas.ndim != 2
-        or not 8 <= min(canvas.shape) <= max(canvas.shape) <= MAX_SIDE
+        or dtype != np.uint8
+        or len(shape) != 2
+        or not 8 <= min(shape) <= max(shape) <= MAX_SIDE
     ):
-        found = getattr(canvas, "dtype", type(canvas).__name__)
         raise ValueError(
-            f"the drawing is {found} {getattr(canvas, 'shape', '')}; expected uint8 "
-            f"(H, W), 8 to {MAX_SIDE} pixels a side, ink 255 on paper 0. "
-            "load_picture makes one of most pictures."
+            f"the drawing is {dtype} {shape}; expected uint8 (H, W), 8 to {MAX_SIDE} "
+            "pixels a side, ink 255 on paper 0. load_picture makes one of pictures."
         )
     stages = [Stage("original", canvas)]
     for step in pipeline:
@@ -151,7 +152,7 @@ def trace(canvas: np.ndarray, pipeline: Pipeline = MNIST_PIPELINE) -> tuple[Stag
     return tuple(stages)
 
 
-def run(canvas: np.ndarray, pipeline: Pipeline = MNIST_PIPELINE) -> np.ndarray:
+def to_input(canvas: np.ndarray, pipeline: Pipeline = MNIST_PIPELINE) -> np.ndarray:
     """What the network is given for this canvas: float32 (28, 28)."""
     return trace(canvas, pipeline)[-1].image
 
@@ -164,43 +165,32 @@ def save_trace(stages: tuple[Stage, ...], folder: Path) -> list[Path]:
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    names = [stage.name for stage in stages[:-1]] + ["final"]
-    again = [names[:place].count(name) for place, name in enumerate(names)]
-    paths = [
-        folder / (f"debug_{name}_{n + 1}.png" if n else f"debug_{name}.png")
-        for name, n in zip(names, again, strict=True)
-    ]
-    for path, stage in zip(paths, stages, strict=True):
+    names, paths = [stage.name for stage in stages[:-1]] + ["final"], []
+    for name, stage in zip(names, stages, strict=True):
+        path = folder / f"debug_{name}.png"
+        if path in paths:  # a pipeline may have a step twice
+            path = folder / f"debug_{name}_{len(paths) + 1}.png"
         Image.fromarray(as_grey(stage.image)).save(path)
+        paths.append(path)
     table = folder / "debug_stages.csv"
     with open(table, "w", newline="") as file:
-        rows = [{"stage": stage.name, **stage.numbers} for stage in stages]
-        writer = csv.DictWriter(file, list(rows[0]))
+        writer = csv.DictWriter(file, ["stage", *stages[0].numbers])
         writer.writeheader()
-        writer.writerows(rows)
+        writer.writerows({"stage": stage.name, **stage.numbers} for stage in stages)
     return [*paths, table]
 
 
-def as_grey(image: np.ndarray) -> np.ndarray:
-    """uint8 as it is; float32 with the normalisation undone, clipped to uint8."""
-    if image.dtype == np.uint8:
-        return image
-    return np.rint(denormalize(image).clip(0, 1) * 255).astype(np.uint8)
-
-
 def load_picture(source, *, ink: str = "light", paper: int | None = None) -> np.ndarray:
-    """Any picture as a canvas: uint8 (H, W), ink 255 on paper 0.
+    """A picture as a canvas: uint8 (H, W), ink 255 on paper 0.
 
-    source: a path, a PIL image, or an array (H, W), (H, W, 1), (1, H, W),
-    (H, W, 3) or (H, W, 4); bool, uint8, uint16 or float in 0..1 or 0..255 (0..1
-    if nothing exceeds 1; a largest value between 1 and 16 is refused as neither).
-    Colour becomes grey by Rec. 601 luma. EXIF rotation is applied. Where the
-    picture is transparent, `paper` (grey 0..255, default: 0 for light ink, 255
-    for dark) shows through.
-    ink: "light" for light ink on dark paper, "dark" for the opposite, which is
-    then inverted. It is declared because a guess would be wrong in silence.
-    Raises ValueError for a picture that cannot be read as this, before decoding it
-    if it is too large, and FileNotFoundError.
+    source: a path, a PIL image, or an array: uint8 (H, W), (H, W, 3), (H, W, 4) or
+    bool (H, W). Colour becomes grey by Rec. 601 luma, EXIF orientation is applied,
+    and where the picture is transparent, `paper` (grey 0..255; default: 0 for light
+    ink, 255 for dark) shows through.
+    ink: "light" for light ink on dark paper, "dark" for the opposite, which is then
+    inverted. It is declared because a guess would be wrong in silence.
+    Raises FileNotFoundError, and ValueError for all else, also for deeper pixels,
+    which Pillow would clip, and for too many of them, before it decodes them.
     """
     if ink not in ("light", "dark"):
         raise ValueError(f"ink={ink!r}; expected 'light' (on dark paper) or 'dark'.")
@@ -208,99 +198,25 @@ def load_picture(source, *, ink: str = "light", paper: int | None = None) -> np.
         paper = 0 if ink == "light" else 255
     if not isinstance(paper, int | np.integer) or not 0 <= paper <= 255:
         raise ValueError(f"paper={paper!r}; expected a whole number, 0 to 255.")
-    if isinstance(source, np.ndarray):
-        picture = _from_array(source)
-    else:
-        picture = _decode(source)
-    grey = _grey(picture, paper)
-    return grey if ink == "light" else 255 - grey
-
-
-def _decode(source) -> Image.Image:
-    """The picture of a path, or one that may not be decoded yet, turned upright."""
-    is_open = isinstance(source, Image.Image)
-    name = "the picture" if is_open else Path(source).name
+    is_open = isinstance(source, Image.Image | np.ndarray)
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), ExitStack() as files:
             warnings.simplefilter("error", UserWarning)  # damage that Pillow skips
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with nullcontext(source) if is_open else Image.open(source) as picture:
-                _refuse_size(*picture.size)
-                return ImageOps.exif_transpose(picture)
-    except (FileNotFoundError, ValueError):
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # see sides
+            if isinstance(source, np.ndarray):
+                source = Image.fromarray(source)
+            picture = source if is_open else files.enter_context(Image.open(source))
+            sides = picture.size
+            if picture.mode[0] in "IF" or not 8 <= min(sides) <= max(sides) <= MAX_SIDE:
+                raise ValueError(f"mode {picture.mode}, {sides[0]} x {sides[1]}")
+            picture = ImageOps.exif_transpose(picture).convert("RGBA")
+    except FileNotFoundError:
         raise
-    except UnidentifiedImageError as error:
-        raise ValueError(f"{name} is no picture that Pillow knows.") from error
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise ValueError(f"{name} is too large: {error}") from error
     except Exception as error:  # on a broken file Pillow's readers raise all sorts
-        raise ValueError(f"{name} is cut or damaged: {error}") from error
-
-
-def _refuse_size(width: int, height: int) -> None:
-    if not 8 <= min(width, height) <= max(width, height) <= MAX_SIDE:
         raise ValueError(
-            f"the picture is {width} x {height}; expected 8 to {MAX_SIDE} pixels "
-            "a side. Scale it first."
-        )
-
-
-def _from_array(array: np.ndarray) -> Image.Image:
-    if array.ndim == 3 and 1 in (array.shape[0], array.shape[-1]):
-        array = array[0] if array.shape[0] == 1 else array[..., 0]
-    if array.ndim != 2 and not (array.ndim == 3 and array.shape[-1] in (3, 4)):
-        raise ValueError(
-            f"an array of shape {array.shape}; expected (H, W), or (H, W, 3) or "
-            "(H, W, 4) with the channels last."
-        )
-    _refuse_size(array.shape[1], array.shape[0])
-    if array.dtype == bool:
-        array = array * np.uint8(255)
-    elif array.dtype == np.uint16:
-        if 0 < array.max() < 256:
-            raise ValueError(
-                f"16-bit pixels that end at {array.max()}; expected 0..65535. If they "
-                "are 8-bit values, say so: .astype(np.uint8)."
-            )
-        array = np.rint(array / 257).astype(np.uint8)
-    elif np.issubdtype(array.dtype, np.floating):
-        low, high = float(array.min()), float(array.max())
-        if not (low >= 0 and (high <= 1 or 16 <= high <= 255)):  # refuses NaN too
-            raise ValueError(
-                f"floats from {low:g} to {high:g}; expected 0..1 or 0..255, finite. "
-                "Has the picture been normalised already?"
-            )
-        array = np.rint(array * (255 if high <= 1 else 1)).astype(np.uint8)
-    elif array.dtype != np.uint8:
-        raise ValueError(
-            f"an array of {array.dtype}; expected bool, uint8, uint16 or float."
-        )
-    return Image.fromarray(array)
-
-
-def _grey(picture: Image.Image, paper: int) -> np.ndarray:
-    if picture.mode.startswith("I") or picture.mode == "F":
-        deep = _deep(picture)
-        grey = np.asarray(_from_array(deep))
-        return np.where(
-            deep == picture.info.get("transparency", -1), np.uint8(paper), grey
-        )
-    if picture.mode in ("LA", "PA", "RGBA", "La", "RGBa") or "transparency" in (
-        picture.info
-    ):
-        picture = picture.convert("RGBA")
-        below = Image.new("RGBA", picture.size, (paper, paper, paper, 255))
-        picture = Image.alpha_composite(below, picture)
-    return np.asarray(picture.convert("L"))
-
-
-def _deep(picture: Image.Image) -> np.ndarray:
-    """Modes I and F, which Pillow's own conversion to L would clip."""
-    array = np.asarray(picture)
-    if picture.mode == "F":
-        return array
-    if array.min() < 0 or array.max() > 65535:
-        raise ValueError(
-            f"integers from {array.min()} to {array.max()}; expected 16 bits, 0..65535."
-        )
-    return array.astype(np.uint16)
+            f"{'the picture' if is_open else source} cannot be read: {error}; expected "
+            f"8 bits a channel and 8 to {MAX_SIDE} pixels a side. Convert it first."
+        ) from error
+    below = Image.new("RGBA", picture.size, (paper, paper, paper, 255))
+    grey = np.asarray(Image.alpha_composite(below, picture).convert("L"))
+    return grey if ink == "light" else 255 - grey

@@ -1,21 +1,19 @@
-"""Many small trainings: a grid in, a tidy table out; resumable, on any executor.
+"""Many small trainings: a grid in, a tidy table out; joblib remembers and runs them.
 
 A run computes in one thread, here or in a worker. So processes do not fight
 over cores, and the numbers are the same, bit for bit, wherever on one machine
 it is done.
 """
 
-import hashlib
 import inspect
-import json
 import threading
+import traceback
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import Executor, as_completed
-from functools import lru_cache
-from itertools import product
+from itertools import chain, product
 from pathlib import Path
 from typing import Any
 
+import joblib
 import numpy as np
 import pandas as pd
 import torch
@@ -24,7 +22,7 @@ from tqdm.auto import tqdm
 from mnistlab import data as data_module
 from mnistlab import evaluation, models, preprocess, training
 from mnistlab.checkpoint import ARTIFACTS
-from mnistlab.data import Data, Digits, write_atomically
+from mnistlab.data import Data, Digits
 
 FIT = {
     name: parameter.default
@@ -33,7 +31,7 @@ FIT = {
 }
 # n_train None: all images. watch: how many validation images fit looks at after
 # each epoch; it keeps the best weights then, and the last ones if it looks at none.
-OWN = {"n_train": None, "watch": 0}
+DEFAULTS = {"n_train": None, "watch": 0, **FIT}
 _alone = threading.Lock()  # torch's random generator belongs to the whole process
 
 
@@ -50,7 +48,7 @@ def run_grid(
     also: Mapping[str, Digits] | None = None,
     test: bool = False,
     measure: int = 5000,
-    executor: Executor | None = None,
+    n_jobs: int | None = None,
     memory: Path | None = ARTIFACTS / "runs",
     progress: bool = True,
 ) -> pd.DataFrame:
@@ -66,59 +64,52 @@ def run_grid(
     images of train and validation are measured. The columns epoch_* hold one
     entry an epoch; by_epoch unfolds them.
 
-    data: "auto", "mnist" or "sample" is loaded once in each process; Data go
-    along with each run. executor: any of concurrent.futures, or Dask's
-    client.get_executor(). Finished runs are remembered in the folder `memory`
-    by settings, data and code; what is damaged there is done again.
+    data: Data, or what data.load takes. n_jobs: so many processes; None: what
+    surrounds the call, as `joblib.parallel_config(backend="dask")`, else only this
+    one. Finished runs are remembered in the folder `memory`, which every worker
+    must see, by settings, data and code; what is damaged there is done again.
 
     Raises ValueError before anything runs if a network or setting is unknown or
     the images do not suffice; RunsFailed, when all others are done, if a run fails.
     """
-    also = also or {}
+    also = dict(also or {})
     if taken := {"train", "validation", "test"} & set(also):
         raise ValueError(f"also={sorted(taken)}: these sets are measured by that name.")
-    here = _load(data) if isinstance(data, str) else data
-    if isinstance(data, str):  # so that no worker decides otherwise
-        data = "sample" if "sample" in here.source else "mnist"
-    runs, asked = [], ["network"]
+    data = data_module.load(data) if isinstance(data, str) else data
+    runs, asked, several = [], {"network": None}, list | tuple | range | np.ndarray
     for part in [grid] if isinstance(grid, Mapping) else grid:
-        lists = [
-            v if isinstance(v, list | tuple | range | np.ndarray) else [v]
-            for v in part.values()
-        ]
-        asked += [name for name in part if name not in asked]
+        lists = [v if isinstance(v, several) else [v] for v in part.values()]
+        asked |= part
         for values in product(*lists):
-            runs.append(_checked(dict(zip(part, values, strict=True)), here))
-    rest = (data, _sha256(here), also, test, measure)
-    common = [rest[1], list(also), _sha256(*also.values()), test, measure, _code()]
-    keys = [_key([run, *common]) for run in runs]
-    jobs, results, failed = dict(zip(keys, runs, strict=True)), {}, {}
-    with tqdm(total=len(jobs), desc="runs", disable=not progress) as bar:
-        if memory:
-            found = {key: _recall(memory / f"{key}.json") for key in jobs}
-            results = {key: result for key, result in found.items() if result}
-            bar.update(len(results))
-        todo = {key: (run, *rest) for key, run in jobs.items() if key not in results}
-        for key, result in _outcomes(todo, executor):
-            if isinstance(result, Exception):
-                failed[key] = result
-            else:
-                results[key] = result
-                memory = memory and _remember(memory / f"{key}.json", result)
-            bar.update()
+            runs.append(_checked(dict(zip(part, values, strict=True)), data))
+    rest = (joblib.hash([data, list(also.items())]), data, also, test, measure)
+    jobs = {joblib.hash(run): (run, *rest) for run in runs}
+    forgetful = joblib.Memory(None).cache(train_one)
+    try:
+        train = _remembering(Path(memory)) if memory else forgetful
+        known = {k: job for k, job in jobs.items() if train.check_call_in_cache(*job)}
+    except OSError as error:
+        print(f"runs are only returned, not remembered: {error}")
+        train, known = forgetful, {}
+    outcomes = chain(
+        (_attempt(train, key, *job) for key, job in known.items()),
+        _outcomes({k: j for k, j in jobs.items() if k not in known}, train, n_jobs),
+    )
+    results, failed = {}, {}
+    for key, outcome in tqdm(outcomes, "runs", len(jobs), disable=not progress):
+        (failed if isinstance(outcome, str) else results)[key] = outcome
     table = pd.DataFrame(
-        {**{name: _plain(run.get(name)) for name in asked}, **results[key]}
-        for key, run in zip(keys, runs, strict=True)
-        if key in results
+        {name: _plain(run.get(name)) for name in asked} | results[key]
+        for run in runs
+        if (key := joblib.hash(run)) in results
     )
     if failed:
-        error = RunsFailed(
-            f"{len(failed)} of {len(jobs)} runs failed; `table` of this error holds "
-            "the others. "
-            + "; ".join(f"{_name(jobs[key])}: {why!r}" for key, why in failed.items())
-        )
+        named = [f"{_name(jobs[k][0])}: {e.splitlines()[0]}" for k, e in failed.items()]
+        words = f"{len(failed)} of {len(jobs)} runs failed; `table` holds the others. "
+        error = RunsFailed(words + "; ".join(named))
+        error.add_note("The first of them: " + next(iter(failed.values())))
         error.table = table
-        raise error from next(iter(failed.values()))
+        raise error
     return table
 
 
@@ -138,85 +129,117 @@ def _checked(run: dict[str, Any], data: Data) -> dict[str, Any]:
     if network not in models.NETWORKS:
         models.build(network)  # raises, and names the networks that there are
     parameters = inspect.signature(models.NETWORKS[network]).parameters
-    defaults = {**OWN, **FIT, **{name: p.default for name, p in parameters.items()}}
+    defaults = {**DEFAULTS, **{name: p.default for name, p in parameters.items()}}
     if unknown := set(run) - {"network", *defaults}:
-        raise ValueError(
-            f"{_name(run)}: no setting {', '.join(sorted(unknown))}; {network} has "
-            f"{', '.join(defaults)}."
-        )
-    run = {
-        name: value.item() if isinstance(value, np.generic) else value
-        for name, value in {**defaults, **run}.items()
-    }
+        words = f"no setting {', '.join(sorted(unknown))}; {network} has "
+        raise ValueError(f"{_name(run)}: {words}{', '.join(defaults)}.")
+    run = {"network": network, **defaults, **run}
+    run |= {k: v.item() for k, v in run.items() if isinstance(v, np.generic)}
     augment = run["augment"]
-    where = getattr(augment, "__module__", None), getattr(augment, "__qualname__", "<")
-    if augment and (where[0] == "__main__" or "<" in where[1]):
+    name = getattr(augment, "__qualname__", "<")  # no name: a partial, an object
+    if augment and ("<" in name or augment.__module__ == "__main__"):
         raise ValueError(
             f"augment={augment} cannot travel to a worker. Write it as a function in a "
             "module of its own and import it."
         )
     if run["patience"] and not run["watch"]:
         raise ValueError(f"{_name(run)}: patience needs watch, images to look at.")
-    missing = _subset(data.train, run).counts == 0
-    if missing.any():
-        raise ValueError(
-            f"{_name(run)}: there is no {missing.argmax()} among the training images."
-        )
-    return run
+    counts = _subset(data.train, run).counts
+    if not counts.all():
+        missing = f"there is no {counts.argmin()} among the training images."
+        raise ValueError(f"{_name(run)}: {missing}")
+    return {**run, "source": inspect.getsource(augment)} if augment else run
 
 
 def _subset(train: Digits, run: Mapping[str, Any]) -> Digits:
     n = run["n_train"]
-    if n is None or n == len(train):
-        return train
-    if not 1 <= n <= len(train):
-        raise ValueError(
-            f"n_train={n:,}; there are {len(train):,} training images ({train.source})."
-        )
-    return train.balanced(n, run["seed"])
+    return train if n in (None, len(train)) else train.balanced(n, run["seed"])
 
 
-def _outcomes(jobs: Mapping[str, tuple], executor: Executor | None) -> Iterator[tuple]:
-    """(key, result or the exception that was raised), as runs finish."""
-    if executor is None:
-        for key, job in jobs.items():
-            try:
-                yield key, train_one(*job)
-            except Exception as error:  # whatever a run can raise: run_grid reports it
-                yield key, error
+def _remembering(memory: Path) -> joblib.memory.MemorizedFunc:
+    """train_one with a memory of its own for each version of what it depends on.
+
+    joblib looks at train_one's own lines only, and forgets everything if they change.
+    """
+    rooms = (data_module, preprocess, models, evaluation, training)
+    files = [Path(file) for file in (__file__, *(room.__file__ for room in rooms))]
+    code = joblib.hash([torch.__version__, *(file.read_bytes() for file in files)])
+    # Compressed for the checksum: an altered bit is noticed, and the run done again.
+    kept = joblib.Memory(memory.absolute() / code, verbose=0, compress=("gzip", 3))
+    return kept.cache(train_one, ignore=["data", "also"])
+
+
+def _dask(**settings):
+    """joblib's Dask backend; on its own it waits forever for a worker that died."""
+    from joblib._dask import DaskDistributedBackend
+
+    class Dask(DaskDistributedBackend):
+        def submit(self, func, callback=None):
+            def tell(future):
+                if error := future.exception():
+                    callback(error)
+
+            future = super().submit(func, callback)
+            future.add_done_callback(tell)
+            return future
+
+    return Dask(**{"wait_for_workers_timeout": 60, **settings})  # one may restart
+
+
+joblib.register_parallel_backend("dask", _dask)
+
+
+def _outcomes(jobs: Mapping[str, tuple], train: Any, n_jobs: int | None) -> Iterator:
+    """(key, row or error in words), as runs finish.
+
+    When a worker dies joblib gives up everything. What was being done is then tried
+    again, each run alone, to find the one that kills; the others go on.
+    """
+    if not jobs:
         return
-    futures = {}
-    try:
+    begun, left = [], dict(jobs)
+
+    def tasks():
         for key, job in jobs.items():
-            try:
-                futures[executor.submit(train_one, *job)] = key
-            except RuntimeError as error:  # a pool that was closed, or that has broken
-                yield key, error
-        for future in as_completed(futures):
-            error = future.exception()
-            # That of the interrupt key is no Exception: result() raises it here.
-            failed = isinstance(error, Exception)
-            yield futures[future], error if failed else future.result()
-    finally:  # after the interrupt key, what has not begun never does
-        for future in futures:
-            future.cancel()
+            begun.append(key)
+            yield joblib.delayed(_attempt)(train, key, *job)
+
+    workers = joblib.Parallel(
+        n_jobs, return_as="generator_unordered", batch_size=1, pre_dispatch="n_jobs"
+    )
+    try:
+        for key, outcome in workers(tasks()):
+            del left[key]
+            yield key, outcome
+    except Exception as error:
+        suspects = [key for key in begun if key in left] if len(jobs) > 1 else []
+        for key in suspects:
+            yield from _outcomes({key: left.pop(key)}, train, n_jobs)
+        if suspects:
+            yield from _outcomes(left, train, n_jobs)
+        else:  # this one kills, or there is no worker at all
+            yield from ((key, repr(error)) for key in left)
+
+
+def _attempt(train: Any, key: str, *job) -> tuple[str, dict[str, Any] | str]:
+    try:
+        return key, train(*job)
+    except Exception as error:  # whatever a run can raise: run_grid reports it
+        return key, f"{error!r}\n{traceback.format_exc()}"
 
 
 def train_one(
     run: Mapping[str, Any],
-    data: Data | str,
-    sha256: str,
+    data_hash: str,  # data and also are remembered by it
+    data: Data,
     also: Mapping[str, Digits],
     test: bool,
     measure: int,
 ) -> dict[str, Any]:
     """One run of run_grid, in this process: numbers, text and tuples by name."""
     threads, settings = torch.get_num_threads(), {name: run[name] for name in FIT}
-    own = {k: v for k, v in run.items() if k not in {"network", *OWN, *FIT}}
+    own = {k: v for k, v in run.items() if k not in {"network", "source", *DEFAULTS}}
     with _alone, torch.random.fork_rng(devices=[]):
-        data = _load(data) if isinstance(data, str) else data
-        if _sha256(data) != sha256:
-            raise ValueError(f"this worker's {data.source} is not the caller's.")
         train = _subset(data.train, run)
         some = np.random.default_rng(run["seed"]).permutation(len(train))
         watched = data.validation.take(slice(run["watch"])) if run["watch"] else None
@@ -250,71 +273,12 @@ def train_one(
     return row
 
 
-@lru_cache(maxsize=1)  # once in each process
-def _load(source: str) -> Data:
-    return data_module.load(source)
-
-
-def _sha256(*parts: Data | Digits) -> str:
-    total = hashlib.sha256()
-    for part in parts:
-        for digits in [part] if isinstance(part, Digits) else vars(part).values():
-            total.update(digits.sha256.encode())
-    return total.hexdigest()
-
-
-def _code() -> str:
-    """Hash of the versions and the sources on which a run's numbers depend."""
-    total = hashlib.sha256(torch.__version__.encode())
-    modules = (data_module, preprocess, models, evaluation, training)
-    for path in (__file__, *(module.__file__ for module in modules)):
-        total.update(Path(path).read_bytes())
-    return total.hexdigest()
-
-
 def _plain(value: Any) -> Any:
     return value.__qualname__ if callable(value) else value
 
 
-def _source(function: Any) -> list[str]:
-    return [function.__module__, function.__qualname__, inspect.getsource(function)]
-
-
 def _name(run: Mapping[str, Any]) -> str:
     """A run in words: what differs from the defaults."""
-    said = {k: v for k, v in run.items() if {**OWN, **FIT}.get(k) != v or k == "seed"}
-    parts = [f"{k}={_plain(v)}" for k, v in said.items() if k != "network"]
-    return ", ".join([str(run.get("network")), *parts])
-
-
-def _key(everything: list[Any]) -> str:
-    text = json.dumps(everything, sort_keys=True, default=_source)
-    return hashlib.sha256(text.encode()).hexdigest()[:32]
-
-
-def _recall(path: Path) -> dict[str, Any] | None:
-    """What is remembered, if anything; damage is said, and counts as nothing."""
-    try:
-        checksum, text = path.read_text().split("\n", 1)
-        if hashlib.sha256(text.encode()).hexdigest() != checksum:
-            raise ValueError("its checksum differs")
-    except FileNotFoundError:
-        return None
-    except (OSError, ValueError) as error:
-        print(f"{path.parent.name}/{path.name} is damaged ({error}): done again")
-        return None
-    result = json.loads(text)
-    return {k: tuple(v) if isinstance(v, list) else v for k, v in result.items()}
-
-
-def _remember(path: Path, result: Mapping[str, Any]) -> Path | None:
-    """Write a result down; where that fails a line says so, and nothing is lost."""
-    text = json.dumps(result)
-    checksum = hashlib.sha256(text.encode()).hexdigest()
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(path, f"{checksum}\n{text}".encode())
-    except OSError as error:
-        print(f"runs are only returned, not remembered, from here on: {error}")
-        return None
-    return path.parent
+    said = {k: v for k, v in run.items() if DEFAULTS.get(k) != v or k == "seed"}
+    parts = [f"{k}={_plain(v)}" for k, v in said.items() if k != "source"]
+    return ", ".join(parts).replace("network=", "", 1)

@@ -5,6 +5,7 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
@@ -72,11 +73,9 @@ def fit(
     """
     if not len(train) or (validation is not None and not len(validation)):
         raise ValueError("there are no images to train on, or to validate with.")
-    if min(epochs, batch_size, lr) <= 0 or (patience is not None and patience < 1):
-        raise ValueError(
-            f"epochs={epochs}, batch_size={batch_size}, lr={lr}, patience={patience}; "
-            "expected numbers above 0."
-        )
+    above_0 = {"epochs": epochs, "batch_size": batch_size, "lr": lr}
+    if min(*above_0.values(), 1 if patience is None else patience) <= 0:
+        raise ValueError(f"{above_0}, patience={patience}; expected numbers above 0.")
     if optimizer not in OPTIMIZERS or schedule not in ("one-cycle", None):
         raise ValueError(
             f"optimizer={optimizer!r}, schedule={schedule!r}; expected one of "
@@ -86,17 +85,18 @@ def fit(
     inputs = torch.from_numpy(normalize(train.images))[:, None].to(device)
     labels = torch.from_numpy(train.labels).to(device)
     n_steps = max(1, round(epochs * math.ceil(len(train) / batch_size)))
-    optim = OPTIMIZERS[optimizer](model.parameters(), lr)
+    optim = OPTIMIZERS[optimizer](model.parameters(), lr=lr)
     cycle = torch.optim.lr_scheduler.LambdaLR(
         optim, lambda step: one_cycle(step / n_steps) if schedule else 1.0
     )
+    cross_entropy = nn.CrossEntropyLoss(label_smoothing=label_smoothing)
     generator = torch.Generator().manual_seed(seed)
     bfloat16 = has_bfloat16() if bfloat16 is None else bfloat16
     if validation is not None:  # some data sets are sorted, so not the first ones
         some = np.random.default_rng(seed).permutation(len(train))[: len(validation)]
         measured = train.take(some), validation
-    rows, best_weights, best_epoch, stopped = [], None, 0, "all epochs done"
-    step, seconds = 0, 0.0
+    rows, step, seconds, stopped = [], 0, 0.0, "all epochs done"
+    best_accuracy, best_weights, best_epoch = -1.0, None, 0
 
     with (
         torch.random.fork_rng(devices=[]),
@@ -114,19 +114,14 @@ def fit(
                         batch = augment(batch, generator)
                     with torch.autocast(device.type, torch.bfloat16, bfloat16):
                         logits = model(batch)  # (B, 10)
-                        loss = F.cross_entropy(
-                            logits.float(),
-                            labels[chosen],
-                            label_smoothing=label_smoothing,
-                        )
+                        loss = cross_entropy(logits.float(), labels[chosen])
                     if not math.isfinite(loss.item()):
                         kept = f"its best weights so far, of epoch {best_epoch}"
                         kept = kept if best_epoch else "no good weights: build it anew"
                         raise FloatingPointError(
                             f"the loss became {loss.item()} in step {step + 1} of "
-                            f"{n_steps}; expected a finite number. The model holds "
-                            f"{kept}. Lower the learning rate ({lr:g}), and look at "
-                            "the inputs' range."
+                            f"{n_steps}. Lower the learning rate ({lr:g}), and look at "
+                            f"the inputs' range. The model holds {kept}."
                         )
                     optim.zero_grad()
                     loss.backward()
@@ -139,12 +134,12 @@ def fit(
                 if validation is None:
                     continue
                 reports = [evaluate(model, digits) for digits in measured]
-                rows.append([(r.loss, r.accuracy, r.confidence) for r in reports])
-                accuracies = [row[1][1] for row in rows]
-                if best_epoch == 0 or accuracies[-1] > accuracies[best_epoch - 1]:
+                figures = [(r.loss, r.accuracy, r.confidence) for r in reports]
+                rows.append(figures[0] + figures[1])
+                if (accuracy := reports[1].accuracy) > best_accuracy:
                     best_weights = copy.deepcopy(model.state_dict())
-                    best_epoch = len(rows)
-                bar.set_postfix(validation=f"{accuracies[-1]:.2%}")
+                    best_accuracy, best_epoch = accuracy, len(rows)
+                bar.set_postfix(validation=f"{accuracy:.2%}")
                 if patience and len(rows) - best_epoch >= patience:
                     stopped = f"no better for {patience} epochs"
                     break
@@ -154,23 +149,13 @@ def fit(
             if best_weights is not None:
                 model.load_state_dict(best_weights)
             model.eval()
-    return History(
-        *(
-            tuple(row[split][figure] for row in rows)
-            for split in (0, 1)
-            for figure in (0, 1, 2)
-        ),
-        best_epoch=best_epoch,
-        seconds=seconds,
-        stopped=stopped,
-    )
+    columns = zip(*rows, strict=True) if rows else [()] * 6
+    return History(*columns, best_epoch, seconds, stopped)
 
 
 OPTIMIZERS = {
-    "adamw": lambda weights, lr: torch.optim.AdamW(
-        weights, lr, betas=(0.8, 0.95), fused=True
-    ),
-    "adam": lambda weights, lr: torch.optim.Adam(weights, lr),
+    "adamw": partial(torch.optim.AdamW, betas=(0.8, 0.95), fused=True),
+    "adam": torch.optim.Adam,
 }
 
 

@@ -12,7 +12,8 @@ import pytest
 from mnistlab import data
 from mnistlab.data import Digits
 from mnistlab.preprocess import center_of_mass, crop_to_ink, fit_20x20
-from mnistlab.strokes import handwrite, rasterize
+from mnistlab.strokes import rasterize
+from mnistlab.synthetic import handwrite
 
 hypothesis.settings.register_profile("any machine", deadline=None)
 hypothesis.settings.load_profile("any machine")
@@ -103,7 +104,7 @@ def quick_classifier(train: Digits, epochs: float):
 @pytest.fixture(scope="session")
 def classifier():
     """A small network that has learnt the scripted hand, and its reference."""
-    from mnistlab.recipe import hand_images
+    from mnistlab.synthetic import hand_images
 
     return quick_classifier(hand_images(600, seed=1), epochs=4)
 

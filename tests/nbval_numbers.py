@@ -10,7 +10,7 @@ import re
 
 from nbval.plugin import IPyNbCell
 
-from mnistlab import data, strokes
+from mnistlab import data, pendigits
 
 NUMBER = "#"  # what the sanitizer puts in the place of a number
 WORDS_VARY = "words-vary"  # a tag: offline this cell may say something else
@@ -81,7 +81,7 @@ IPyNbCell.sanitize, IPyNbCell.format_output_compare = sanitize, repr_without_num
 def pytest_configure(config):
     folder = data.data_folder()
     files = [folder / "MNIST" / "raw" / name for name in data.MNIST_FILES]
-    files.append(folder / "pendigits" / strokes.PENS_FILE)
+    files.append(folder / "pendigits" / pendigits.PENS_FILE)
     config.full_data = all(path.exists() for path in files)
 
 

@@ -19,6 +19,7 @@ import nbformat
 from playwright.sync_api import sync_playwright
 
 REPOSITORY = Path(__file__).parents[1]
+SERVE = REPOSITORY / "tools" / "serve.py"
 CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium")
 SECONDS = 1000  # Playwright counts milliseconds
 
@@ -37,9 +38,9 @@ with open("kernel.pid", "w") as file:
     file.write(str(os.getpid()))
 torch.manual_seed(0)
 classifier = Classifier(build("FastCNN").eval())
-bug = (invert, *MNIST_PIPELINE)
+fault = (invert, *MNIST_PIPELINE)
 journal = Journal("journal.sqlite")
-pad = Pad(classifier, bug=bug, journal=journal, draft="draft.json", beat_s=1)
+pad = Pad(classifier, fault=fault, journal=journal, draft="draft.json", beat_s=1)
 """
 IDLE = """() => {
     const notebook = window.jupyterapp?.shell?.currentWidget;
@@ -60,7 +61,7 @@ def write_notebook(path, cells):
 
 @contextmanager
 def serve(kind, folder, *options, comms="perCommTarget"):
-    """Serve folder/pad.ipynb by `python -m mnistlab.server`; yield its address.
+    """Serve folder/pad.ipynb by tools/serve.py; yield its address.
 
     comms: JupyterLab's setting commsOverSubshells, by default its own default.
     """
@@ -88,7 +89,7 @@ def serve(kind, folder, *options, comms="perCommTarget"):
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     token = secrets.token_hex(8)
-    command = [sys.executable, "-m", "mnistlab.server", kind, f"--port={port}"]
+    command = [sys.executable, str(SERVE), kind, f"--port={port}"]
     command += ["--no-browser", *options]
     if kind == "lab":
         command += [f"--IdentityProvider.token={token}"]

@@ -15,7 +15,9 @@ from mnistlab.classifier import Classifier
 from mnistlab.data import data_folder
 from mnistlab.journal import Journal
 from mnistlab.models import build
-from mnistlab.strokes import PENS_FILE, handwrite, load_pens, place, rasterize
+from mnistlab.pendigits import PENS_FILE, load_pens
+from mnistlab.strokes import place, rasterize
+from mnistlab.synthetic import handwrite
 
 pad_page = pytest.importorskip("pad_page", reason="no playwright", exc_type=ImportError)
 
@@ -215,7 +217,7 @@ def test_whatever_thread_jupyterlab_calls_on_the_pad_is_right(browser, tmp_path,
     with pad_page.serve("lab", tmp_path, comms=comms) as address:
         page = pad_page.PadPage(browser, "lab", address)
         for count in range(1, 5):
-            path = "correct" if count % 2 else "inverted"
+            path = "correct" if count % 2 else "faulty"
             page.press(path)
             page.draw((60, 60), (220, 60 * count))
             page.wait_for_strokes(count)
@@ -237,11 +239,11 @@ def test_the_switch_shows_both_paths_and_the_inverted_pictures(page):
     page.draw((140, 40), (140, 240))
     page.wait_for_strokes(1)
     page.press("both")
-    page.page.wait_for_selector('.answer[data-path="inverted"]')
+    page.page.wait_for_selector('.answer[data-path="faulty"]')
     page.page.wait_for_selector('.answer[data-path="correct"]')
     page.page.wait_for_selector('.stages img[alt="invert"]')
     assert page.page.locator(".answers").first.locator("td.bar").count() == 20
-    page.press("inverted")
+    page.press("faulty")
     page.page.wait_for_selector('.answer[data-path="correct"]', state="detached")
 
 

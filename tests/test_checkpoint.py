@@ -97,7 +97,7 @@ def test_the_card_tells_where_a_network_comes_from(path, digits):
     assert card["normalization"] == {"mean": MEAN, "std": STD}
     assert card["data"] == {"source": digits.source, "sha256": digits.sha256}
     assert card["history"]["validation_accuracy"] == [0.5, 0.75]
-    assert card["test"] == evaluate(model, digits).card
+    assert card["test"] == evaluate(model, digits).summary
     assert (card["seed"], card["bands"]) == (3, [0.25, 0.5])
     assert card["versions"]["torch"] == torch.__version__
     assert len(card["weights_sha256"]) == 64
@@ -130,6 +130,16 @@ def refused(path, match, **arguments):
         load(path, **arguments)
     assert path.name in str(caught.value)
     assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize("name", ["folder", "model.json"])
+def test_a_folder_or_a_card_is_refused_and_left_as_it_is(tmp_path, saved, name):
+    (tmp_path / "folder").mkdir()
+    for call in (load, lambda path: save(path, new())):
+        with pytest.raises(CheckpointError, match=f"{name} is a folder or a card"):
+            call(tmp_path / name)
+    assert sorted(os.listdir(tmp_path)) == ["folder", "model.json", "model.pt"]
+    assert json.loads((tmp_path / "model.json").read_text()) == saved.card
 
 
 def test_a_missing_file_names_who_makes_it(path):
@@ -217,31 +227,68 @@ def test_another_network_than_expected_is_refused(path, saved):
     refused(path, "holds the network Linear; MLP was expected", network="MLP")
 
 
-def forge(path, **changes):
-    """A checkpoint with a true hash over a card that somebody wrote."""
+def forge(path, change=lambda card: card, weights=None):
+    """A checkpoint with a true hash over a card or weights that a stranger wrote."""
     content = torch.load(path, weights_only=True)
-    card = json.dumps({**json.loads(content["card"]), **changes})
-    sha256 = checkpoint._sha256({**content["weights"], **content["golden"]}, card)
-    torch.save({**content, "card": card, "sha256": sha256}, path)
+    weights = content["weights"] if weights is None else weights
+    card = json.dumps(change(json.loads(content["card"])))
+    sha256 = checkpoint._sha256({**weights, **content["golden"]}, card)
+    forged = {**content, "weights": weights, "card": card, "sha256": sha256}
+    torch.save(forged, path)
+
+
+def without(name):
+    return lambda card: {key: value for key, value in card.items() if key != name}
 
 
 @pytest.mark.parametrize(
-    "changes, match",
+    "change, match",
     [
         ({"network": "MLP"}, "do not fit MLP.*Missing key.*4.weight"),
         ({"network": "ResNet"}, "no network 'ResNet'"),
+        ({"network": ["Linear"]}, "do not fit"),
+        ({"network": None}, "no network None"),
         ({"arguments": {"width": 3}}, r"Linear cannot be built with {'width': 3}"),
+        ({"arguments": [1, 2]}, "do not fit Linear with"),
+        ({"arguments": None}, "do not fit Linear with None"),
+        ({"network": "MLP", "arguments": {"hidden": -3}}, "do not fit MLP"),
         (
             {"normalization": {"mean": 0.5, "std": 0.5}},
             f"0.5.*mean {MEAN}, std {STD}.*Train it anew",
         ),
+        (without("network"), "do not fit None"),
+        (without("arguments"), "do not fit Linear with None"),
+        (without("normalization"), "normalised with None.*Train it anew"),
+        (lambda card: None, f"cannot be read.*{ADVICE}"),
+        (lambda card: [1], f"cannot be read.*{ADVICE}"),
+        (lambda card: [], "normalised with None"),
+        (lambda card: "card", f"cannot be read.*{ADVICE}"),
     ],
 )
-def test_a_card_that_does_not_fit_is_refused(path, saved, changes, match):
+def test_a_card_that_does_not_fit_is_refused(path, saved, change, match):
     forge(path)
     assert same(load(path), saved)  # the forgery itself is good
-    forge(path, **changes)
+    forge(path, change if callable(change) else lambda card: {**card, **change})
     refused(path, match)
+
+
+def test_weights_of_another_shape_are_refused(path, saved):
+    weights = dict(saved.model.state_dict())
+    forge(path, weights={**weights, "1.bias": torch.zeros(11)})
+    refused(path, "do not fit Linear.*size mismatch")
+
+
+def test_the_hash_sees_names_types_and_shapes_in_any_order():
+    a, b = torch.zeros(2, 3), torch.ones(2)
+    hashes = [
+        checkpoint._sha256(tensors)
+        for tensors in (
+            *({"a": a, "b": b}, {"a": a.reshape(3, 2), "b": b}),
+            *({"a": a, "c": b}, {"a": a.view(torch.int32), "b": b}),
+        )
+    ]
+    assert len(set(hashes)) == 4
+    assert checkpoint._sha256({"b": b, "a": a}) == hashes[0]
 
 
 # --- saving -------------------------------------------------------------------------
@@ -250,7 +297,7 @@ def test_a_card_that_does_not_fit_is_refused(path, saved, changes, match):
 def test_a_network_that_could_not_be_loaded_again_is_not_saved(path, saved):
     with pytest.raises(CheckpointError, match="do not fit MLP with {}.*arguments"):
         save(path, new("MLP", hidden=32))  # without saying so
-    assert same(load(path), saved)
+    assert same(load(path), saved) and saved.card["network"] == "Linear"
 
 
 @pytest.mark.parametrize("call", ["fsync", "replace"])

@@ -2,7 +2,8 @@
 
 import copy
 import json
-from dataclasses import asdict, replace
+import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,19 +13,20 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 
 from mnistlab import checkpoint
-from mnistlab.classifier import GOLDEN_TOLERANCE, Classifier, GoldenError
+from mnistlab.classifier import Classifier, GoldenError, Prediction
 from mnistlab.evaluation import predict_logits
-from mnistlab.faults import FAULTS, faulty
+from mnistlab.faults import faulty
 from mnistlab.models import FastCNN
 from mnistlab.preprocess import (
     INK,
     MNIST_PIPELINE,
     NAIVE_PIPELINE,
     normalize,
-    run,
+    to_input,
     trace,
 )
-from mnistlab.strokes import handwrite, rasterize
+from mnistlab.strokes import rasterize
+from mnistlab.synthetic import handwrite
 
 
 def write(digit, seed, px=280):
@@ -69,10 +71,11 @@ def test_an_answers_numbers_add_up(classifier):
 
 def test_one_drawing_is_judged_as_in_a_batch(classifier, canvas):
     said = classifier(canvas)
-    batch = np.stack([run(write(n, seed=n)) for n in range(10)] + [run(canvas)])
+    canvases = [*(write(n, seed=n) for n in range(10)), canvas]
+    batch = np.stack([to_input(each) for each in canvases])
     logits = predict_logits(classifier.model, batch)[-1]
     assert np.allclose(said.logits, logits, atol=1e-4)
-    image = run(canvas, MNIST_PIPELINE[:-1])[None]  # as the evaluation gets it
+    image = to_input(canvas, MNIST_PIPELINE[:-1])[None]  # as the evaluation gets it
     assert np.allclose(
         said.logits, predict_logits(classifier.model, image)[0], atol=1e-4
     )
@@ -83,28 +86,6 @@ def test_an_answer_brings_its_stages(classifier, canvas):
     for ours, expected in zip(said.stages, trace(canvas), strict=True):
         assert ours.name == expected.name
         assert np.array_equal(ours.image, expected.image)
-
-
-def test_the_same_drawing_gets_the_same_answer(classifier, canvas):
-    one, other = classifier(canvas), classifier(canvas.copy())
-    assert np.array_equal(one.logits, other.logits)
-    assert replace(one, milliseconds=0, stages=(), logits=None) == replace(
-        other, milliseconds=0, stages=(), logits=None
-    )
-
-
-def test_moving_the_drawing_does_not_change_the_answer(classifier, canvas):
-    moved = np.roll(canvas, (-20, 15), (0, 1))
-    assert np.array_equal(classifier(moved).logits, classifier(canvas).logits)
-
-
-@pytest.mark.parametrize("shape", [(64, 64), (112, 140), (280, 500), (900, 300)])
-def test_a_canvas_may_have_any_size(classifier, shape):
-    for digit in (1, 4, 7):
-        px = min(shape)
-        room = np.subtract(shape, px)
-        said = classifier(np.pad(write(digit, 3, px), [(0, room[0]), (0, room[1])]))
-        assert said.label == digit, (said, digit)
 
 
 def test_the_network_is_left_in_the_mode_it_was_in(classifier, canvas):
@@ -136,14 +117,14 @@ def test_a_blank_canvas_gets_no_answer(classifier, brightest, pipeline):
     faint = np.full((280, 280), brightest, np.uint8)
     for judge in (classifier, replace(classifier, reference=None)):
         said = judge.with_pipeline(pipeline)(faint)
-        assert said.label is None and said.reason.startswith("blank")
+        assert said.label is None and said.reason.startswith("There is no ink")
         assert np.isnan(said.logits).all() and np.isnan(said.probabilities).all()
         assert said.logits.shape == (10,)
         assert [stage.name for stage in said.stages] == ["original"]
 
 
 @pytest.mark.parametrize(
-    "bug",
+    "pipeline",
     [
         (invert, *MNIST_PIPELINE),
         (*MNIST_PIPELINE[:3], invert, normalize),
@@ -153,10 +134,10 @@ def test_a_blank_canvas_gets_no_answer(classifier, brightest, pipeline):
         faulty(MNIST_PIPELINE, "grey paper"),
         faulty(MNIST_PIPELINE, "transparent read as black"),
     ],
-    ids=lambda bug: " > ".join(step.__name__ for step in bug),
+    ids=lambda pipeline: " > ".join(step.__name__ for step in pipeline),
 )
-def test_a_serious_alarm_is_the_reason_for_no_answer(classifier, canvas, bug):
-    said = classifier.with_pipeline(bug)(canvas)
+def test_a_serious_alarm_is_the_reason_for_no_answer(classifier, canvas, pipeline):
+    said = classifier.with_pipeline(pipeline)(canvas)
     assert said.label is None
     assert said.alarms[0].serious and said.reason == str(said.alarms[0])
     # What the network would have said is still there to be looked at.
@@ -166,23 +147,19 @@ def test_a_serious_alarm_is_the_reason_for_no_answer(classifier, canvas, bug):
 def test_a_black_on_white_canvas_gets_no_answer_but_a_reason(classifier, canvas):
     said = classifier(255 - canvas)
     assert said.label is None
-    assert said.reason.startswith("polarity: border is 1 at original")
+    assert said.reason.startswith("The paper is bright")
+    assert "the border is 1 at original; 0 to 0.5 is allowed" in said.reason
 
 
 def test_an_unserious_alarm_is_told_beside_the_answer(classifier, canvas):
     said = classifier.with_pipeline(faulty(MNIST_PIPELINE, "shifted by 6 px"))(canvas)
-    assert "frame" in [alarm.name for alarm in said.alarms]
+    assert "placement" in [alarm.name for alarm in said.alarms]
     if not any(alarm.serious for alarm in said.alarms):
         assert said.label == said.logits.argmax() and said.reason == ""
     scribble = np.tril(np.full((200, 200), 255, np.uint8))
     said = classifier(np.pad(scribble, 40))
     assert {alarm.name for alarm in said.alarms} == {"ink"}
     assert said.label is not None
-
-
-def test_good_drawings_ring_nothing(classifier):
-    alarms = [classifier(write(digit, seed=7)).alarms for digit in range(10)]
-    assert alarms == [()] * 10
 
 
 def test_without_a_reference_nothing_but_blankness_is_checked(classifier, canvas):
@@ -192,73 +169,87 @@ def test_without_a_reference_nothing_but_blankness_is_checked(classifier, canvas
     assert np.array_equal(said.logits, classifier(255 - canvas).logits)
 
 
-WRONG = {
-    "empty": np.empty((0, 0), np.uint8),
-    "one row": np.zeros((1, 280), np.uint8),
-    "float": np.zeros((28, 28)),
-    "nan": np.full((28, 28), np.nan),
-    "infinity": np.full((28, 28), np.inf),
-    "normalised": normalize(np.zeros((28, 28), np.uint8)),
-    "a batch": np.zeros((1, 28, 28), np.uint8),
-    "colour": np.zeros((28, 28, 3), np.uint8),
-    "int64": np.zeros((28, 28), np.int64),
-    "bool": np.zeros((28, 28), bool),
-    "text": np.full((28, 28), "7"),
-    "bytes": np.full((28, 28), b"7"),
-    "dates": np.zeros((28, 28), "M8[s]"),
-    "objects": np.full((28, 28), None),
-    "a tensor": torch.zeros((28, 28), dtype=torch.uint8),
-    "a list": [[0] * 28] * 28,
-    "nothing": None,
-}
+def test_what_is_no_canvas_is_refused_in_words(classifier):
+    for wrong in (np.zeros((28, 28)), np.zeros((7, 28), np.uint8), None):
+        with pytest.raises(ValueError, match="the drawing is .*; expected uint8"):
+            classifier(wrong)
 
 
-@pytest.mark.parametrize("canvas", WRONG.values(), ids=WRONG)
-def test_what_is_no_canvas_is_refused_in_words(classifier, canvas):
-    with pytest.raises(ValueError, match=r"the drawing is .*; expected uint8 \(H, W\)"):
-        classifier(canvas)
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_logits_that_are_no_numbers_are_no_answer(classifier, canvas, value):
+    """Not even the label 0, which argmax would give."""
+    model = copy.deepcopy(classifier.model)
+    model[-1].bias.data[3] = value
+    for judge in (classifier, replace(classifier, reference=None)):
+        said = replace(judge, model=model)(canvas)
+        (alarm,) = said.alarms
+        assert (said.label, said.reason) == (None, str(alarm))
+        assert (alarm.name, alarm.serious, alarm.stage) == ("logits", True, "network")
+        assert alarm.value == value or np.isnan(value) and np.isnan(alarm.value)
+    scribble = np.pad(np.tril(np.full((200, 200), 255, np.uint8)), 40)
+    said = replace(classifier, model=model)(scribble)
+    assert [alarm.name for alarm in said.alarms] == ["logits", "ink"]
 
 
-any_array = st.one_of(
-    arrays(np.uint8, array_shapes(min_dims=2, max_dims=2, min_side=6, max_side=50)),
+@pytest.mark.parametrize("threads", [1, 2])
+def test_a_prediction_takes_one_thread_and_gives_the_others_back(
+    classifier, canvas, threads
+):
+    seen, before = [], torch.get_num_threads()
+    model = copy.deepcopy(classifier.model)
+    model.register_forward_hook(lambda *_: seen.append(torch.get_num_threads()))
+    broken = copy.deepcopy(classifier.model)
+    broken[-1] = torch.nn.Linear(7, 10)  # does not fit
+    try:
+        torch.set_num_threads(threads)
+        replace(classifier, model=model)(canvas)
+        assert (seen, torch.get_num_threads()) == ([1], threads)
+        with pytest.raises(RuntimeError):
+            replace(classifier, model=broken)(canvas)
+        assert torch.get_num_threads() == threads
+    finally:
+        torch.set_num_threads(before)
+
+
+any_canvas = st.one_of(
+    arrays(np.uint8, array_shapes(min_dims=2, max_dims=2, min_side=8, max_side=50)),
     arrays(np.uint8, (9, 9), elements=st.sampled_from([0, INK - 1, INK, 255])),
-    arrays(
-        st.sampled_from([np.uint8, np.int8, np.float64, np.complex64, "U1", "S1", "O"]),
-        array_shapes(min_dims=0, max_dims=4, min_side=0, max_side=9),
-    ),
 )
 
 
 @settings(max_examples=60)
-@given(any_array, st.sampled_from([MNIST_PIPELINE, NAIVE_PIPELINE]))
-def test_any_array_gets_an_answer_a_reason_or_a_value_error(
-    classifier, canvas, pipeline
-):
+@given(any_canvas, st.sampled_from([MNIST_PIPELINE, NAIVE_PIPELINE]))
+def test_any_canvas_gets_an_answer_or_a_reason(classifier, canvas, pipeline):
     try:
         said = classifier.with_pipeline(pipeline)(canvas)
-    except ValueError:
-        is_canvas = canvas.dtype == np.uint8 and canvas.ndim == 2
-        assert not (is_canvas and min(canvas.shape) >= 8)
+    except ValueError:  # ink that vanishes when it is shrunk
+        assert (canvas >= INK).any() and pipeline is MNIST_PIPELINE
         return
-    if canvas.max() < INK:
-        assert said.label is None and np.isnan(said.logits).all()
-        return
-    assert np.isfinite(said.logits).all()
-    assert said.probabilities.sum() == pytest.approx(1, abs=1e-5)
     assert (said.label is None) == any(alarm.serious for alarm in said.alarms)
     assert (said.label is None) == bool(said.reason)
     assert said.label in (None, said.ranking[0])
+    if canvas.max() < INK:
+        assert said.label is None and np.isnan(said.logits).all()
+    else:
+        assert said.probabilities.sum() == pytest.approx(1, abs=1e-5)
+
+
+def test_equal_logits_are_ranked_in_the_order_of_the_digits():
+    logits = np.float32([0, 1, 0, 1, 0, 2, 0, 0, 0, 0])
+    said = Prediction(None, "", logits, (), (), 0.0)
+    assert said.ranking == (5, 1, 3, 0, 2, 4, 6, 7, 8, 9)
+
+
+def test_the_milliseconds_are_those_that_passed(classifier, canvas):
+    def wait(image):
+        time.sleep(0.03)
+        return image
+
+    said = classifier.with_pipeline((wait, *MNIST_PIPELINE))(canvas)
+    assert 30 <= said.milliseconds < 30_000
 
 
 # --- other pipelines, golden drawings -----------------------------------------------
-
-
-def test_with_pipeline_is_the_same_network_behind_other_steps(classifier, canvas):
-    bugged = classifier.with_pipeline((invert, *MNIST_PIPELINE))
-    assert bugged.model is classifier.model
-    assert bugged.reference is classifier.reference
-    assert classifier.pipeline == MNIST_PIPELINE
-    assert np.array_equal(bugged(255 - canvas).logits, classifier(canvas).logits)
 
 
 def test_golden_drawings_are_fixed_and_of_all_digits(classifier):
@@ -270,30 +261,30 @@ def test_golden_drawings_are_fixed_and_of_all_digits(classifier):
     assert torch.equal(golden["logits"], again["logits"])
     other = replace(classifier, model=FastCNN()).golden()
     assert torch.equal(golden["canvases"], other["canvases"])
+    shipped = checkpoint.load(checkpoint.ARTIFACTS / "best_model.pt").golden
+    assert torch.equal(golden["canvases"], shipped["canvases"])
     assert classifier.test_golden(golden) is None
 
 
-@pytest.mark.parametrize("name", ["transposed", "mirrored", "upside down"])
-def test_golden_drawings_see_a_wrong_orientation(classifier, name):
-    bugged = classifier.with_pipeline(faulty(MNIST_PIPELINE, name))
-    step = FAULTS[name][0].__name__
-    with pytest.raises(GoldenError, match=f"center_of_mass > {step} > normalize"):
-        bugged.test_golden(classifier.golden())
-
-
-@pytest.mark.parametrize("at", range(4))
-def test_golden_drawings_see_an_inversion_wherever_it_is(classifier, at):
-    bug = (*MNIST_PIPELINE[:at], invert, *MNIST_PIPELINE[at:])
-    with pytest.raises(GoldenError):
-        classifier.with_pipeline(bug).test_golden(classifier.golden())
+def test_golden_drawings_see_a_wrong_orientation_and_any_inversion(classifier):
+    wrong = [faulty(MNIST_PIPELINE, name) for name in ("transposed", "mirrored")]
+    wrong += [
+        (*MNIST_PIPELINE[:at], invert, *MNIST_PIPELINE[at:])
+        for at in range(len(MNIST_PIPELINE))
+    ]
+    for pipeline in wrong:
+        names = " > ".join(step.__name__ for step in pipeline)
+        with pytest.raises(GoldenError, match=names):
+            classifier.with_pipeline(pipeline).test_golden(classifier.golden())
 
 
 def test_golden_drawings_see_other_weights_and_no_numbers(classifier):
     golden = classifier.golden()
     model = copy.deepcopy(classifier.model)
     changed = replace(classifier, model=model)
-    for off, refused in ((0.5, False), (1.5, True), (float("nan"), True)):
-        model[-1].bias.data = classifier.model[-1].bias.data + off * GOLDEN_TOLERANCE
+    # As far as another processor may be off, and what is surely another network.
+    for off, refused in ((0.01, False), (0.2, True), (float("nan"), True)):
+        model[-1].bias.data = classifier.model[-1].bias.data + off
         if refused:
             with pytest.raises(GoldenError, match="up to"):
                 changed.test_golden(golden)
@@ -332,18 +323,6 @@ def test_a_bare_network_is_a_classifier_that_trusts(classifier, path, canvas):
     assert loaded(255 - canvas).label is not None
 
 
-def test_a_missing_file_is_named_with_what_makes_it(path):
-    with pytest.raises(FileNotFoundError, match="no model.pt in .* Notebook 01"):
-        Classifier.load(path)
-
-
-@pytest.mark.parametrize("content", [b"", b"PK\x03\x04 no weights", b"<html>"])
-def test_a_file_that_is_no_checkpoint_is_refused(path, content):
-    path.write_bytes(content)
-    with pytest.raises(checkpoint.CheckpointError, match="model.pt.* cannot be read"):
-        Classifier.load(path)
-
-
 def test_weights_that_do_not_give_the_golden_logits_are_refused(classifier, path):
     torch.manual_seed(1)
     save(path, classifier, golden=replace(classifier, model=FastCNN().eval()).golden())
@@ -354,14 +333,7 @@ def test_weights_that_do_not_give_the_golden_logits_are_refused(classifier, path
 
 def test_a_pipeline_that_has_changed_since_training_is_refused(classifier, path):
     """As if somebody had edited the package: a step of the shipped pipeline is off."""
-    bug = faulty(MNIST_PIPELINE, "transposed")
-    save(path, classifier, golden=classifier.with_pipeline(bug).golden())
+    pipeline = faulty(MNIST_PIPELINE, "transposed")
+    save(path, classifier, golden=classifier.with_pipeline(pipeline).golden())
     with pytest.raises(GoldenError, match="crop_to_ink > fit_20x20"):
-        Classifier.load(path)
-
-
-def test_a_reference_of_another_version_is_refused(classifier, path):
-    card = asdict(classifier.reference)
-    save(path, classifier, reference={**card, "bounds": {"border": [0, 0.5]}})
-    with pytest.raises(ValueError, match="Train the checkpoint anew"):
         Classifier.load(path)

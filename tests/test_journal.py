@@ -1,10 +1,13 @@
 """The journal keeps what was drawn, and says so when it cannot."""
 
+import json
 import signal
 import sqlite3
 import subprocess
 import sys
+from contextlib import closing
 from functools import partial
+from hashlib import sha256
 from types import SimpleNamespace
 
 import numpy as np
@@ -21,14 +24,21 @@ def said(label, confidence=0.9, milliseconds=1.5, mean=0.0, alarms=()):
     """What Journal.record reads of a Prediction."""
     probabilities = np.full(10, (1 - confidence) / 9, np.float32)
     probabilities[label or 0] = confidence
+    stages = [np.zeros((280, 280)), np.full((28, 28), mean)]
     return SimpleNamespace(
         label=label,
         probabilities=probabilities,
         logits=np.log(probabilities),
         milliseconds=milliseconds,
         alarms=tuple(SimpleNamespace(name=name) for name in alarms),
-        stages=(SimpleNamespace(image=np.full((28, 28), mean, np.float32)),),
+        stages=tuple(SimpleNamespace(image=image) for image in stages),
     )
+
+
+def sql(journal, statement, *values):
+    """The first row of what a database program would be told."""
+    with closing(sqlite3.connect(journal.path)) as connection, connection:
+        return connection.execute(statement, values).fetchone()
 
 
 class Reference:
@@ -95,13 +105,16 @@ def test_drift_looks_at_the_last_window_and_not_at_fewer_than_five(journal):
     assert "no training reference" in journal.report().drift
 
 
-def test_the_energy_is_that_of_the_logits(journal):
-    prediction = said(2)
+def test_a_row_says_what_was_seen(journal):
+    prediction = said(2, mean=0.25, alarms=("ink", "polarity"))
     prediction.logits = np.array([1000.0] + [0.0] * 9)  # would overflow if naive
-    journal.record(ONE, EMPTY, prediction)
-    with sqlite3.connect(journal.path) as connection:
-        assert connection.execute("SELECT energy FROM drawings").fetchone() == (-1000,)
-    connection.close()
+    canvas = rasterize(ONE)
+    journal.record(ONE, canvas, prediction, checkpoint="abc")
+    columns = "strokes, canvas_sha256, predicted, mean, energy, alarms, label"
+    row = sql(journal, f"SELECT {columns}, checkpoint_sha256 FROM drawings")
+    assert json.loads(row[0]) == [ONE[0].tolist()]
+    assert row[1] == sha256(canvas.tobytes()).hexdigest()
+    assert row[2:] == (2, 0.25, -1000, '["ink", "polarity"]', None, "abc")
 
 
 def test_a_row_handed_back_is_corrected_and_not_counted_twice(journal):
@@ -122,6 +135,69 @@ def test_a_label_that_is_no_digit_is_refused(journal, label):
     with pytest.raises(ValueError, match="expected 0 to 9"):
         journal.record(ONE, EMPTY, said(1), label=label)
     assert not journal.path.exists()
+
+
+def test_strokes_that_cannot_be_drawn_and_a_row_that_never_was_are_refused(journal):
+    with pytest.raises(ValueError, match="stroke 0"):
+        journal.record([np.array([[np.nan, 1]])], EMPTY, said(1))
+    assert not journal.path.exists()
+    with pytest.raises(ValueError, match="no row 7"):
+        journal.record(ONE, EMPTY, said(1), row=7)
+    assert len(journal) == 0
+
+
+@pytest.mark.parametrize(
+    "column, value",
+    [
+        ("predicted", 42),
+        ("predicted", "seven"),
+        ("confidence", "high"),
+        ("energy", b"\x00"),
+        ("strokes", "[[["),
+        ("strokes", "[" * 100_000),
+        ("strokes", '{"a": 1}'),
+        ("strokes", "[[[NaN, 1]]]"),
+        ("strokes", b"\xff"),
+    ],
+)
+def test_a_row_that_says_something_impossible_is_named_and_left_out(
+    journal, column, value
+):
+    for label in range(3):
+        journal.record(ONE, EMPTY, said(label), label=label)
+    sql(journal, f"UPDATE drawings SET {column} = ? WHERE id = 2", value)
+    if column == "strokes":
+        back = journal.drawings()
+        assert back.labels.tolist() == [0, 2] and "row 2 cannot" in back.source
+    else:
+        report = journal.report()
+        assert report.n == report.labelled == 2 and len(report.skipped) == 1
+        assert "row 2 cannot be read" in str(report)
+    journal.record(ONE, EMPTY, said(4), label=4)
+
+
+def test_a_missing_table_is_damage(journal):
+    journal.record(ONE, EMPTY, said(1), label=1)
+    sql(journal, "DROP TABLE drawings")
+    for use in (journal.report, journal.drawings):
+        with pytest.raises(JournalError, match="no such table.*move it away"):
+            use()
+
+
+def test_a_power_cut_loses_nothing_either(journal, monkeypatch):
+    """In WAL mode a commit is on the disk only if synchronous is FULL (2)."""
+    told, connect = [], sqlite3.connect
+
+    def spying(*arguments, **options):
+        connection = connect(*arguments, **options)
+        connection.set_trace_callback(told.append)
+        return connection
+
+    monkeypatch.setattr("mnistlab.journal.sqlite3.connect", spying)
+    journal.record(ONE, EMPTY, said(1), label=1)
+    assert any("INSERT" in statement for statement in told)
+    assert not any("synchronous" in statement.lower() for statement in told)
+    assert sql(journal, "PRAGMA synchronous") == (2,), "SQLite's own default"
 
 
 def test_a_locked_journal_says_so_and_takes_the_drawing_later(journal, monkeypatch):

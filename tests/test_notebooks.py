@@ -16,8 +16,7 @@ import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 from nbval.plugin import get_sanitize_patterns
 
-from mnistlab import data, strokes
-from mnistlab.strokes import PENS_FILE
+from mnistlab import data, pendigits
 from tests.nbval_numbers import BAND, WORDS_VARY, Output, read
 from tools.refresh_notebooks import BAR, VIEW, refresh, tidy
 
@@ -229,8 +228,8 @@ def output(text: str, *tags: str) -> Output:
         ("[5444 6179\n 5470]", "[350 350 350]"),
         ("60,000 of MNIST, 60,000 training images", "5 of 5,000-image MNIST sample"),
         (
-            f"500 digits drawn from {strokes.PENS_SOURCE}\n",
-            f"500 digits drawn from {strokes.HAND_SOURCE}\n",
+            f"500 digits drawn from {pendigits.PENS_SOURCE}\n",
+            f"500 digits drawn from {pendigits.HAND_SOURCE}\n",
         ),
         ("", "training:   0%|          | 0/469 [00:00<?, ?it/s]"),
         ("", "t10k-images-idx3-ubyte: 0.00B [00:00, ?B/s]"),
@@ -298,7 +297,8 @@ def test_other_numbers_are_a_difference_where_the_full_data_lie(stored, run, tag
 
 def test_the_names_of_the_sources_are_those_of_the_package(sample_source):
     assert sanitized(f"n = 3 ({sample_source})") == "n = # (<digits>)"
-    assert sanitized(strokes.HAND_SOURCE) == sanitized(strokes.PENS_SOURCE) == "<pens>"
+    for source in pendigits.HAND_SOURCE, pendigits.PENS_SOURCE:
+        assert sanitized(source) == "<pens>"
 
 
 @pytest.fixture(params=["sample", "mnist"])
@@ -336,7 +336,7 @@ def test_tidying_takes_out_bars_views_and_folders_and_keeps_the_rest():
 def test_a_refreshed_notebook_passes_and_an_edited_one_does_not(tmp_path, full):
     path, folder = tmp_path / "09_test.ipynb", tmp_path / "data"
     if full:  # only whether they are there is asked
-        for name in (*data.MNIST_FILES, "../../pendigits/" + PENS_FILE):
+        for name in (*data.MNIST_FILES, "../../pendigits/" + pendigits.PENS_FILE):
             file = folder / "MNIST" / "raw" / name
             file.parent.mkdir(parents=True, exist_ok=True)
             file.touch()

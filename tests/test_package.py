@@ -13,8 +13,9 @@ GROUND = ("data", "strokes")
 # A module imports only from those before it.
 FLOORS = (
     *GROUND,
-    *("preprocess", "models", "evaluation", "training", "checkpoint", "checks"),
-    *("faults", "classifier", "study", "journal", "plots", "pad", "recipe", "server"),
+    *("preprocess", "synthetic", "pendigits", "models", "evaluation", "training"),
+    *("checkpoint", "checks", "faults", "classifier", "study", "sketch", "journal"),
+    *("plots", "pad"),
 )
 # Heavy or awkward libraries are in one place each.
 ONLY = {"matplotlib": "plots", "ipycanvas": "pad", "ipywidgets": "pad"}

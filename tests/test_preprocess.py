@@ -9,6 +9,7 @@ from itertools import product
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
@@ -28,11 +29,12 @@ from mnistlab.preprocess import (
     load_picture,
     normalize,
     ring,
-    run,
     save_trace,
+    to_input,
     trace,
 )
-from mnistlab.strokes import handwrite, rasterize
+from mnistlab.strokes import rasterize
+from mnistlab.synthetic import handwrite
 
 FRAME = MNIST_PIPELINE[:3]  # all but normalize: what is left is uint8 (28, 28)
 
@@ -73,20 +75,15 @@ def test_moving_a_drawing_does_not_change_what_the_network_gets(canvases):
     for canvas in canvases:
         low, high = np.argwhere(canvas).min(0), 139 - np.argwhere(canvas).max(0)
         dy, dx = rng.integers(-low, high, endpoint=True)
-        assert np.array_equal(run(np.roll(canvas, (dy, dx), (0, 1))), run(canvas))
+        assert np.array_equal(
+            to_input(np.roll(canvas, (dy, dx), (0, 1))), to_input(canvas)
+        )
 
 
 def test_the_size_of_the_canvas_does_not_matter(canvas):
     wide = np.pad(canvas, ((7, 0), (90, 31)))
-    assert np.array_equal(run(wide), run(canvas))
-    assert np.array_equal(run(crop_to_ink(canvas)), run(canvas))
-
-
-def test_magnifying_a_canvas_changes_no_more_than_rounding(canvases):
-    # Measured over 60 drawings, twice and three times as large: at most 2 of 255.
-    for canvas, factor in product(canvases[:10], (2, 3)):
-        large = np.kron(canvas, np.ones((factor, factor), np.uint8))
-        assert apart(run(canvas, FRAME), run(large, FRAME)).max() <= 3
+    assert np.array_equal(to_input(wide), to_input(canvas))
+    assert np.array_equal(to_input(crop_to_ink(canvas)), to_input(canvas))
 
 
 def test_scaling_strokes_and_brush_changes_no_more_than_rounding():
@@ -94,8 +91,8 @@ def test_scaling_strokes_and_brush_changes_no_more_than_rounding():
 
     Elsewhere, for about one drawing in eight, the shorter side is a pixel longer or
     shorter, and the centre may move by a pixel. Measured over 1,500 drawings: the
-    mean change is at most 3.5 of 255 and 0.2 of what a move by one pixel makes; with
-    another side it is at most 0.9 of that move.
+    mean change is at most 0.2 of what a move by one pixel makes; with another side
+    it is at most 0.9 of that move.
     """
     rng = np.random.default_rng(0)
     rounded = 0
@@ -118,7 +115,7 @@ def test_scaling_strokes_and_brush_changes_no_more_than_rounding():
 
 def test_what_everybody_does_first_depends_on_place_and_size(canvas):
     wide = np.pad(canvas, ((0, 140), (0, 140)))
-    change = run(wide, NAIVE_PIPELINE) - run(canvas, NAIVE_PIPELINE)
+    change = to_input(wide, NAIVE_PIPELINE) - to_input(canvas, NAIVE_PIPELINE)
     assert abs(change).mean() > 0.2  # of a standard deviation of MNIST's pixels
 
 
@@ -151,7 +148,7 @@ def test_fitting_is_smooth_and_keeps_the_share_of_ink():
 @given(arrays(np.uint8, array_shapes(min_dims=2, max_dims=2, min_side=1, max_side=20)))
 def test_the_centre_of_mass_comes_to_lie_on_pixel_14(image):
     if not image.any():
-        with pytest.raises(ValueError, match="no ink is left"):
+        with pytest.raises(ValueError):
             center_of_mass(image)
         return
     frame = center_of_mass(image)
@@ -166,11 +163,6 @@ def test_the_centre_of_mass_comes_to_lie_on_pixel_14(image):
     assert (off[~np.array(stopped)] <= 0.5 + 1e-9).all()
 
 
-def test_drawings_are_centred_on_pixel_14(canvases):
-    for canvas in canvases:
-        assert np.abs(np.subtract(balance(run(canvas, FRAME)), 14)).max() <= 0.5
-
-
 def test_normalize_undone_is_the_image_again():
     images = np.arange(3 * 784, dtype=np.uint64).astype(np.uint8).reshape(3, 28, 28)
     inputs = normalize(images)
@@ -182,36 +174,21 @@ def test_normalize_undone_is_the_image_again():
     assert np.array_equal(as_grey(normalize(faint)), faint)
 
 
-@pytest.mark.parametrize(
-    "images",
-    [
-        np.zeros((28, 28), np.float32),
-        np.zeros((28, 28), np.int64),
-        np.zeros((28, 28), bool),
-        np.zeros((28, 27), np.uint8),
-        np.zeros(784, np.uint8),
-    ],
-    ids=lambda images: f"{images.dtype} {images.shape}",
-)
-def test_normalize_refuses_what_is_no_uint8_image(images):
-    with pytest.raises(ValueError, match="expected uint8"):
-        normalize(images)
+def test_normalize_refuses_what_is_no_uint8_image():
+    for dtype, shape in (("f4", (28, 28)), ("?", (28, 28)), ("u1", (28, 27))):
+        with pytest.raises(ValueError, match="expected uint8"):
+            normalize(np.zeros(shape, dtype))
 
 
 def test_inverting_twice_is_identity(canvas):
     def invert(image):
         return 255 - image
 
-    assert np.array_equal(run(canvas, (invert, invert, *MNIST_PIPELINE)), run(canvas))
-    once = run(canvas, (invert, *MNIST_PIPELINE))
-    assert abs(once - run(canvas)).mean() > 1  # and once is not
-
-
-@pytest.mark.parametrize("kind", ["LA", "RGB", "RGBA", "P", "1", "I", "I;16", "F"])
-def test_a_picture_of_dark_ink_becomes_the_same_input(canvas, kind):
-    canvas = canvas // 128 * np.uint8(255)  # mode "1" knows no more
-    picture = as_mode(255 - canvas, kind)
-    assert np.array_equal(run(load_picture(picture, ink="dark")), run(canvas))
+    assert np.array_equal(
+        to_input(canvas, (invert, invert, *MNIST_PIPELINE)), to_input(canvas)
+    )
+    once = to_input(canvas, (invert, *MNIST_PIPELINE))
+    assert abs(once - to_input(canvas)).mean() > 1  # and once is not
 
 
 def test_mnists_own_images_are_where_the_pipeline_would_put_them(mnist):
@@ -253,7 +230,7 @@ def test_a_trace_names_every_step_and_ends_on_the_input(canvas):
         "normalize",
     ]
     assert stages[0].image is canvas
-    assert np.array_equal(stages[-1].image, run(canvas))
+    assert np.array_equal(stages[-1].image, to_input(canvas))
     assert np.array_equal(normalize(stages[-2].image), stages[-1].image)
     assert [s.name for s in trace(canvas, NAIVE_PIPELINE)][1:] == [
         "resize_28x28",
@@ -323,48 +300,45 @@ def test_what_leaves_the_range_is_clipped_when_it_is_shown():
     inputs = np.full((28, 28), 5, np.float32)
     inputs[0] = -5
     assert set(as_grey(inputs).ravel().tolist()) == {0, 255}
-    with pytest.warns(RuntimeWarning, match="invalid value"):
+    with pytest.warns(RuntimeWarning):
         as_grey(inputs * np.float32("nan"))  # it does not pass for grey in silence
 
 
 NO_CANVAS = {
     "empty": np.empty((0, 0), np.uint8),
-    "no columns": np.empty((28, 0), np.uint8),
-    "one row": np.zeros((1, 280), np.uint8),
     "seven rows": np.zeros((7, 280), np.uint8),
     "too wide": np.zeros((8, MAX_SIDE + 1), np.uint8),
     "a line": np.zeros(784, np.uint8),
     "colour": np.zeros((28, 28, 3), np.uint8),
-    "float": np.zeros((28, 28)),
-    "float of nan": np.full((28, 28), np.nan),
+    "nan": np.full((28, 28), np.nan),
     "int64": np.zeros((28, 28), np.int64),
     "bool": np.zeros((28, 28), bool),
     "text": np.full((28, 28), "7"),
     "objects": np.full((28, 28), None),
+    "a tensor": torch.zeros((28, 28), dtype=torch.uint8),
     "a list": [[0] * 28] * 28,
     "nothing": None,
 }
 
 
 @pytest.mark.parametrize("canvas", NO_CANVAS.values(), ids=NO_CANVAS)
-@pytest.mark.parametrize("pipeline", [MNIST_PIPELINE, NAIVE_PIPELINE])
-def test_what_is_no_canvas_is_refused_in_words(canvas, pipeline):
+def test_what_is_no_canvas_is_refused_in_words(canvas):
     with pytest.raises(ValueError, match=r"the drawing is .*; expected uint8 \(H, W\)"):
-        run(canvas, pipeline)
+        trace(canvas, ())
 
 
 def test_a_canvas_without_ink_cannot_be_cropped():
     for faint in (0, INK - 1):
         with pytest.raises(ValueError, match=f"brightest pixel is {faint}; ink begins"):
-            run(np.full((28, 28), faint, np.uint8))
-    assert run(np.zeros((28, 28), np.uint8), NAIVE_PIPELINE).max() < 0
+            to_input(np.full((28, 28), faint, np.uint8))
+    assert to_input(np.zeros((28, 28), np.uint8), NAIVE_PIPELINE).max() < 0
 
 
 def test_ink_that_vanishes_when_shrunk_is_an_error_and_no_black_picture():
     canvas = np.zeros((2000, 2000), np.uint8)
     canvas[0, 0] = canvas[-1, -1] = 255
     with pytest.raises(ValueError, match="no ink is left"):
-        run(canvas)
+        to_input(canvas)
 
 
 canvases_of_any_kind = st.one_of(
@@ -403,58 +377,35 @@ GREY[8:10, 12:25] = 255
 def as_mode(grey, mode) -> Image.Image:
     """The picture that has these greys in another of Pillow's modes."""
     picture = Image.fromarray(grey)
-    if mode == "I;16":
-        return Image.fromarray(grey.astype(np.uint16) * 257)
-    if mode == "I":
-        return Image.fromarray(grey.astype(np.int32) * 257)
-    if mode == "F":
-        return Image.fromarray(grey.astype(np.float32))
     if mode == "RGBa":
         picture = picture.convert("RGBA")
     return picture.convert(mode)
 
 
-MODES = ["L", "LA", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "I", "I;16", "F", "CMYK"]
+def saved(format, picture=None, **more) -> bytes:
+    content = io.BytesIO()
+    (picture or Image.fromarray(GREY)).save(content, format, **more)
+    return content.getvalue()
 
 
-@pytest.mark.parametrize("mode", MODES)
-@pytest.mark.parametrize("ink", ["light", "dark"])
-def test_every_mode_gives_the_same_canvas(mode, ink):
-    grey = GREY if ink == "light" else 255 - GREY
-    loaded = load_picture(as_mode(grey, mode), ink=ink)
-    assert loaded.dtype == np.uint8
-    assert np.array_equal(loaded, GREY)
+@pytest.mark.parametrize(
+    "mode", ["L", "LA", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK"]
+)
+def test_every_mode_gives_the_same_canvas(mode):
+    for ink, grey in (("light", GREY), ("dark", 255 - GREY)):
+        loaded = load_picture(as_mode(grey, mode), ink=ink)
+        assert loaded.dtype == np.uint8
+        assert np.array_equal(loaded, GREY)
 
 
-@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64, np.longdouble])
-@pytest.mark.parametrize("scale", [1, 255])
-def test_floats_in_either_range_give_the_same_canvas(dtype, scale):
-    pixels = (GREY / 255 * scale).astype(dtype)
-    assert np.array_equal(load_picture(pixels), GREY)
-    assert np.array_equal(load_picture(Image.fromarray(np.float32(pixels))), GREY)
-
-
-ARRAYS = {
-    "(H, W)": GREY,
-    "(H, W, 1)": GREY[..., None],
-    "(1, H, W)": GREY[None],
-    "(H, W, 3)": np.stack([GREY] * 3, -1),
-    "(H, W, 4)": np.stack([GREY] * 3 + [np.full_like(GREY, 255)], -1),
-    "uint16": GREY.astype(np.uint16) * 257,
-    "not contiguous": np.asfortranarray(GREY),
-    "mirrored twice": GREY[:, ::-1].copy()[:, ::-1],
-}
-
-
-@pytest.mark.parametrize("array", ARRAYS.values(), ids=ARRAYS)
-def test_every_layout_of_an_array_gives_the_same_canvas(array):
-    assert np.array_equal(load_picture(array), GREY)
-
-
-def test_bools_and_one_bit_pictures_are_ink_and_paper():
+def test_every_layout_of_an_array_gives_the_same_canvas():
+    colours = np.stack([GREY] * 3, -1)
+    opaque = np.concatenate([colours, np.full_like(colours[..., :1], 255)], -1)
+    for array in (GREY, colours, opaque, np.asfortranarray(GREY)):
+        assert np.array_equal(load_picture(array), GREY)
     bits = GREY > 100
-    assert np.array_equal(load_picture(bits), bits * np.uint8(255))
-    assert np.array_equal(load_picture(Image.fromarray(bits)), bits * np.uint8(255))
+    for source in (bits, Image.fromarray(bits)):
+        assert np.array_equal(load_picture(source), bits * np.uint8(255))
 
 
 def test_colour_becomes_grey_by_its_luma():
@@ -462,58 +413,42 @@ def test_colour_becomes_grey_by_its_luma():
         assert load_picture(Image.new("RGB", (8, 8), colour)).max() == grey
 
 
-@pytest.mark.parametrize("mode", ["RGBA", "LA", "P"])
+@pytest.mark.parametrize("mode", ["RGBA", "LA", "P", "L", "RGB"])
 def test_black_ink_on_transparency_is_laid_on_paper(mode, tmp_path):
     """What a browser's canvas gives: black ink, and nothing at all around it."""
-    ink = Image.fromarray((GREY > 127) * np.uint8(255))
-    if mode == "P":  # one colour of the palette is transparent
-        picture = Image.fromarray(np.uint8(np.asarray(ink) > 0)).convert("P")
-        picture.putpalette([0, 255, 0, 0, 0, 0])
-        picture.save(tmp_path / "ink.png", transparency=0)
-        picture = Image.open(tmp_path / "ink.png")
-    else:
-        picture = Image.merge("LA", [Image.new("L", ink.size), ink]).convert(mode)
-    with picture:
-        assert picture.mode == mode
-        assert np.array_equal(load_picture(picture, ink="dark"), np.asarray(ink))
-        # Declared as light ink on the default black paper, nothing is to be seen.
-        assert load_picture(picture).max() == 0
+    ink, path = (GREY > 127) * np.uint8(255), tmp_path / "ink.png"
+    drawn = Image.fromarray(ink)
+    if mode in ("RGBA", "LA"):
+        Image.merge("LA", [Image.new("L", drawn.size), drawn]).convert(mode).save(path)
+    else:  # one colour is called transparent
+        grey = Image.fromarray(np.where(ink, 0, 99).astype(np.uint8)).convert(mode)
+        clear = {"L": 99, "RGB": (99, 99, 99)}.get(mode) or grey.getpixel((0, 0))
+        grey.save(path, transparency=clear)
+    assert np.array_equal(load_picture(path, ink="dark"), ink)
+    # Declared as light ink on the default black paper, nothing is to be seen.
+    assert load_picture(path).max() == 0
 
 
 def test_transparent_paper_is_what_was_declared():
     clear = Image.new("RGBA", (8, 8), (200, 0, 0, 0))
     assert set(load_picture(clear, paper=99).ravel()) == {99}
     assert set(load_picture(clear, ink="dark", paper=99).ravel()) == {156}
-    assert set(load_picture(clear).ravel()) == {0}
-    assert set(load_picture(clear, ink="dark").ravel()) == {0}
-
-
-@pytest.mark.parametrize("mode, clear", [("L", 0), ("1", 0), ("I;16", 0), ("RGB", 0)])
-def test_a_colour_that_png_calls_transparent_is_paper(mode, clear, tmp_path):
-    grey = (GREY > 127) * np.uint8(200)
-    picture = as_mode(grey, mode)
-    clear = (0, 0, 0) if mode == "RGB" else clear
-    picture.save(tmp_path / "clear.png", transparency=clear)
-    loaded = load_picture(tmp_path / "clear.png", paper=255)
-    assert set(loaded[grey == 0].tolist()) == {255}
-
-
-def test_polarity_is_declared_and_never_guessed():
-    assert np.array_equal(load_picture(GREY), GREY)
-    assert np.array_equal(load_picture(255 - GREY), 255 - GREY)  # bright, and left so
-    assert np.array_equal(load_picture(255 - GREY, ink="dark"), GREY)
-    for ink in ("auto", None, True):
-        with pytest.raises(ValueError, match="'light' .* or 'dark'"):
-            load_picture(GREY, ink=ink)
     for paper in (-1, 256, 0.5, "white"):
         with pytest.raises(ValueError, match="paper="):
             load_picture(GREY, paper=paper)
 
 
+def test_polarity_is_declared_and_never_guessed():
+    assert np.array_equal(load_picture(255 - GREY), 255 - GREY)  # bright, and left so
+    for ink in ("auto", None, True):
+        with pytest.raises(ValueError, match="'light' .* or 'dark'"):
+            load_picture(GREY, ink=ink)
+
+
 @pytest.mark.parametrize("format", ["PNG", "JPEG", "TIFF", "WEBP", "BMP", "GIF"])
 def test_files_are_read_whole_by_path(format, tmp_path):
-    path = tmp_path / f"four.{format.lower()}"
-    Image.fromarray(GREY).save(path, format)
+    path = tmp_path / "four"
+    path.write_bytes(saved(format))
     for source in (path, str(path)):
         error = load_picture(source).astype(int) - GREY
         assert abs(error).mean() < (4 if format in ("JPEG", "WEBP") else 0.1)
@@ -533,12 +468,12 @@ def test_a_photo_is_turned_as_its_exif_says(turn, tmp_path):
         lambda a: a[::-1, ::-1].T,
         lambda a: np.rot90(a, -1),
     ][turn - 1]  # how the sensor saw what stood upright
-    seen = Image.fromarray(np.ascontiguousarray(undo(GREY)))
-    seen.save(tmp_path / "photo.png", exif=exif)
-    seen.save(tmp_path / "photo.jpg", exif=exif, quality=100)
-    assert np.array_equal(load_picture(tmp_path / "photo.png"), GREY)
-    assert abs(load_picture(tmp_path / "photo.jpg").astype(int) - GREY).mean() < 2
-    with Image.open(tmp_path / "photo.png") as picture:
+    seen, path = Image.fromarray(undo(GREY).copy()), tmp_path / "photo"
+    path.write_bytes(saved("JPEG", seen, exif=exif, quality=100))
+    assert abs(load_picture(path).astype(int) - GREY).mean() < 2
+    path.write_bytes(saved("PNG", seen, exif=exif))
+    assert np.array_equal(load_picture(path), GREY)
+    with Image.open(path) as picture:
         assert np.array_equal(load_picture(picture), GREY)
 
 
@@ -550,86 +485,46 @@ def png(width, height) -> bytes:
         return struct.pack(">I", len(content)) + kind + content + checksum
 
     header = struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
-    pixels = zlib.compress(bytes(1000))
-    return b"\x89PNG\r\n\x1a\n" + b"".join(
-        [chunk(b"IHDR", header), chunk(b"IDAT", pixels), chunk(b"IEND", b"")]
-    )
+    chunks = [(b"IHDR", header), (b"IDAT", zlib.compress(bytes(1000))), (b"IEND", b"")]
+    return b"\x89PNG\r\n\x1a\n" + b"".join(chunk(*each) for each in chunks)
 
 
-@pytest.fixture
-def never_decoded(monkeypatch):
-    """Whoever asks Pillow for pixels fails the test."""
+# Pillow warns from 89 million pixels on and refuses from 179 million.
+SIZES = [(MAX_SIDE + 1, 8), (10_000, 10_000), (14_000, 14_000), (60_000, 60_000)]
 
+
+@pytest.mark.parametrize("size", [*SIZES, (7, 100)], ids=str)
+def test_an_impossible_size_is_refused_before_it_is_decoded(
+    size, tmp_path, monkeypatch, recwarn
+):
     def load(self):
         pytest.fail(f"a picture of {self.size} was decoded")
 
     monkeypatch.setattr(ImageFile.ImageFile, "load", load)
-    monkeypatch.setattr(Image.Image, "load", load)
-
-
-SIZES = [(MAX_SIDE + 1, 8), (9000, 9000), (10_000, 10_000), (14_000, 14_000)]
-SIZES += [(60_000, 60_000), (7, 100), (100, 1)]
-
-
-@pytest.mark.parametrize("size", SIZES, ids=str)
-def test_a_picture_of_an_impossible_size_is_refused_before_it_is_decoded(
-    size, tmp_path, never_decoded, recwarn
-):
-    """Pillow warns from 89 million pixels on and refuses from 179 million."""
     path = tmp_path / "bomb.png"
     path.write_bytes(png(*size))
-    with pytest.raises(ValueError, match="is too large|expected 8 to 4096"):
+    with pytest.raises(ValueError, match="bomb.png cannot be read"):
         load_picture(path)
     assert not recwarn.list
-
-
-def test_an_open_picture_is_not_decoded_either(tmp_path, never_decoded):
-    (tmp_path / "bomb.png").write_bytes(png(9000, 9000))
-    with Image.open(tmp_path / "bomb.png") as picture:
-        with pytest.raises(ValueError, match="9000 x 9000"):
+    if size == SIZES[0]:
+        with Image.open(path) as picture, pytest.raises(ValueError):
             load_picture(picture)
+        path.write_bytes(png(100, 100))  # and the test would notice
+        with pytest.raises(pytest.fail.Exception, match="was decoded"):
+            load_picture(path)
 
 
-def test_decoding_is_what_the_tests_above_would_notice(tmp_path, never_decoded):
-    (tmp_path / "fine.png").write_bytes(png(100, 100))
-    with pytest.raises(pytest.fail.Exception, match="was decoded"):
-        load_picture(tmp_path / "fine.png")
-
-
-def test_files_are_closed_whatever_they_hold(tmp_path, monkeypatch):
-    opened = []
-
-    def watched(*args, **more):
-        opened.append(pillow_open(*args, **more))
-        return opened[-1]
-
-    pillow_open = Image.open
-    monkeypatch.setattr(Image, "open", watched)
-    Image.fromarray(GREY).save(tmp_path / "whole.gif", save_all=True)
-    (tmp_path / "bomb.png").write_bytes(png(9000, 9000))
-    (tmp_path / "cut.png").write_bytes(png(100, 100)[:60])
-    load_picture(tmp_path / "whole.gif")
-    for name in ("bomb.png", "cut.png"):
-        with pytest.raises(ValueError):
-            load_picture(tmp_path / name)
-    assert len(opened) == 3
-    assert all(getattr(p, "fp", None) is None or p.fp.closed for p in opened)
-
-
-def saved(format, **more) -> bytes:
-    content = io.BytesIO()
-    Image.fromarray(GREY).save(content, format, **more)
-    return content.getvalue()
-
-
+exif = Image.Exif()
+exif[0x0112], exif[0x010E] = 6, "a four " * 9
 NO_PICTURE = {
     "empty": b"",
-    "text": b"a picture of a four",
     "a web page": b"<!doctype html><html>Please log in</html>",
     "half a png": saved("PNG")[:70],
     "half a jpeg": saved("JPEG")[:300],
     "a bmp's header": saved("BMP")[:54],
-    "a png of one colour missing": png(100, 100),
+    "a png without its pixels": png(100, 100),
+    # Pillow only warns; but which way up is written in there.
+    "half an exif": saved("PNG", exif=exif.tobytes()[:20]),
 }
 
 
@@ -637,53 +532,29 @@ NO_PICTURE = {
 def test_a_file_that_is_no_whole_picture_is_named(content, tmp_path):
     path = tmp_path / "four.png"
     path.write_bytes(content)
-    with pytest.raises(ValueError, match="four.png is (no picture|cut or damaged)"):
-        load_picture(path)
-
-
-def test_a_cut_picture_that_somebody_opened_is_refused(tmp_path):
-    path = tmp_path / "four.png"
-    path.write_bytes(saved("PNG")[:70])
-    with Image.open(path) as picture:
-        with pytest.raises(ValueError, match="the picture is cut or damaged"):
-            load_picture(picture)
-
-
-def test_damage_that_pillow_only_warns_of_is_refused(tmp_path):
-    """Which way up is written in the EXIF: without it the picture may lie."""
-    exif = Image.Exif()
-    exif[0x0112], exif[0x010E] = 6, "a four " * 9
-    path = tmp_path / "four.png"
-    Image.fromarray(GREY).save(path, exif=exif.tobytes()[:20])
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # as in anybody's notebook
-        with pytest.raises(
-            ValueError, match="four.png is cut or damaged: Corrupt EXIF"
-        ):
+        with pytest.raises(ValueError, match="four.png cannot be read: .*; expected"):
             load_picture(path)
 
 
 def test_a_folder_and_a_missing_file_are_no_pictures(tmp_path):
-    with pytest.raises(ValueError, match="cannot be|damaged|directory"):
+    with pytest.raises(ValueError, match="cannot be read"):
         load_picture(tmp_path)
     with pytest.raises(FileNotFoundError, match="nowhere.png"):
         load_picture(tmp_path / "nowhere.png")
+    (tmp_path / "cut.png").write_bytes(saved("PNG")[:70])
+    with Image.open(tmp_path / "cut.png") as picture, pytest.raises(ValueError):
+        load_picture(picture)
 
 
-exif = Image.Exif()
-exif[0x0112], exif[0x010E] = 6, "a four"
+FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "PPM")
 FILES = [
-    saved("PNG", exif=exif),
-    saved("JPEG", exif=exif),
-    saved("WEBP", exif=exif),
-    saved("GIF"),
-    saved("BMP"),
-    saved("TIFF"),
-    saved("PPM"),
+    saved(name, **{"exif": exif} if name in FORMATS[:3] else {}) for name in FORMATS
 ]
 
 
-@settings(max_examples=300)
+@settings(max_examples=200)
 @given(st.data())
 def test_a_damaged_file_is_a_canvas_or_a_value_error(tmp_path_factory, data):
     content = bytearray(data.draw(st.sampled_from(FILES)))
@@ -705,85 +576,30 @@ def test_a_damaged_file_is_a_canvas_or_a_value_error(tmp_path_factory, data):
 
 NO_PIXELS = {
     "empty": np.empty((0, 0), np.uint8),
-    "one row": np.zeros((1, 100)),
-    "no channels": np.zeros((28, 28, 0), np.uint8),
-    "two channels": np.zeros((28, 28, 2), np.uint8),
     "five channels": np.zeros((28, 28, 5), np.uint8),
     "channels first": np.zeros((3, 28, 28), np.uint8),
     "a batch": np.zeros((2, 1, 28, 28), np.uint8),
-    "a number": np.array(7),
+    "a number": np.array(7, np.uint8),
     "a row": np.zeros(784, np.uint8),
     "too wide": np.zeros((8, MAX_SIDE + 1), np.uint8),
-    "nan": np.full((28, 28), np.nan),
-    "one nan": np.pad([[np.nan]], 14),
-    "infinity": np.pad([[np.inf]], 14),
-    "minus infinity": np.pad([[-np.inf]], 14),
-    "normalised": (GREY / 255 - MEAN) / STD,
-    "neither 0..1 nor 0..255": GREY / 255 * 2,
-    "above 255": GREY * 1.1,
-    "int64": GREY.astype(np.int64),
-    "int8": np.zeros((28, 28), np.int8),
-    "complex": np.zeros((28, 28), complex),
+    "shares": GREY / 255,
+    "floats of colour": np.zeros((28, 28, 3), np.float32),
+    "nan": np.full((28, 28), np.nan, np.float32),
+    "16 bits": GREY.astype(np.uint16),
+    "32 bits": GREY.astype(np.int32),
+    "64 bits": GREY.astype(np.int64),
+    "signed": np.zeros((28, 28), np.int8),
     "text": np.full((28, 28), "7"),
     "objects": np.full((28, 28), None),
-    "dates": np.zeros((28, 28), "M8[s]"),
-    "8 bits that say 16": GREY.astype(np.uint16),
+    "a 16-bit picture": Image.fromarray(GREY.astype(np.uint16)),
+    "a picture of floats": Image.fromarray(GREY.astype(np.float32)),
+    "a flat picture": Image.new("L", (100, 7)),
+    "a list": [[0] * 28] * 28,
+    "nothing": None,
 }
 
 
-@pytest.mark.parametrize("array", NO_PIXELS.values(), ids=NO_PIXELS)
-def test_an_array_that_is_no_picture_is_refused_in_words(array):
-    with pytest.raises(ValueError, match="expected"):
-        load_picture(array)
-
-
-@pytest.mark.parametrize(
-    "picture",
-    [
-        Image.fromarray(np.full((9, 9), -1, np.int32)),
-        Image.fromarray(np.full((9, 9), 65536, np.int32)),
-        Image.fromarray(GREY.astype(np.int32)),  # 8 bits that say 32
-        Image.fromarray(np.full((9, 9), np.nan, np.float32)),
-        Image.new("L", (0, 0)),
-        Image.new("L", (100, 7)),
-        Image.new("LAB", (9, 9)),
-    ],
-    ids=["negative", "17 bits", "8 bits", "nan", "empty", "flat", "LAB"],
-)
-def test_a_picture_without_a_plain_meaning_is_refused(picture):
-    with pytest.raises(ValueError, match="expected|not supported"):
-        load_picture(picture)
-
-
-any_pixels = st.one_of(
-    *(
-        arrays(
-            dtype,
-            st.one_of(
-                array_shapes(min_dims=2, max_dims=2, min_side=7, max_side=12),
-                array_shapes(min_dims=0, max_dims=4, min_side=0, max_side=10),
-                st.sampled_from([(9, 8, 1), (1, 9, 8), (9, 8, 3), (8, 9, 4)]),
-            ),
-        )
-        for dtype in ("u1", "u2", "f2", "f4", "f8", "?", "i4", "u8", "c8", ">u2")
-    )
-)
-
-
-@settings(max_examples=300)
-@given(any_pixels, st.sampled_from(["light", "dark"]))
-def test_any_pixels_become_a_canvas_of_their_values_or_a_value_error(array, ink):
-    try:
-        canvas = load_picture(array, ink=ink)
-    except ValueError:
-        return
-    assert canvas.dtype == np.uint8 and canvas.ndim == 2
-    if array.ndim == 3 and array.shape[-1] in (3, 4) and array.shape[0] > 1:
-        return  # colours: their luma is tested above
-    values = array.reshape(canvas.shape).astype(np.float64)
-    scale = {"u2": 257, "b1": 1 / 255, "u1": 1}.get(array.dtype.str[1:])
-    if scale is None:
-        scale = 1 / 255 if values.max() <= 1 else 1
-    expected = np.clip(values / scale, 0, 255)
-    found = canvas if ink == "light" else 255 - canvas
-    assert np.abs(found - expected).max() <= 0.51
+@pytest.mark.parametrize("source", NO_PIXELS.values(), ids=NO_PIXELS)
+def test_what_pillow_would_clip_or_cannot_read_is_refused_in_words(source):
+    with pytest.raises(ValueError, match="cannot be read: .*; expected 8 bits"):
+        load_picture(source)

@@ -1,30 +1,30 @@
 """Studies: what a row says, what is remembered, what fails, and on which workers."""
 
 import errno
-import json
+import importlib
 import os
-from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from functools import partial
-from multiprocessing import get_context
+from pathlib import Path
 from unittest import mock
 
-import matplotlib.pyplot as plt
+import joblib
 import numpy as np
 import pandas as pd
 import pytest
 import torch
+from joblib.externals.loky import get_reusable_executor
 from pandas.testing import assert_frame_equal
 
-from mnistlab import study
-from mnistlab.data import Data, Digits
+from mnistlab import data as data_module
+from mnistlab import evaluation, models, preprocess, study, training
+from mnistlab.data import Data
 from mnistlab.evaluation import evaluate
 from mnistlab.models import build
-from mnistlab.plots import show_bands, show_dots
 from mnistlab.study import RunsFailed, by_epoch, run_grid
 from mnistlab.training import fit, random_affine
 
-plt.switch_backend("agg")
 GRID = {"network": "Linear", "n_train": [20, 40], "seed": [0, 1], "epochs": 2}
+ONE = {**GRID, "n_train": 20, "seed": 0}
 
 
 @pytest.fixture(scope="module")
@@ -37,9 +37,27 @@ def run(tiny, tmp_path):
     """run(grid, **more) -> table, on tiny data and a memory of its own."""
 
     def start(grid=GRID, data=tiny, **more):
-        return run_grid(grid, data, **{"memory": tmp_path, "progress": False, **more})
+        settings = {"memory": tmp_path / "runs", "progress": False, **more}
+        return run_grid(grid, data, **settings)
 
     return start
+
+
+@pytest.fixture
+def no_training(monkeypatch):
+    """no_training() -> from now on every training is an error."""
+
+    def fail(*_, **__):
+        raise AssertionError("a network was trained")
+
+    return lambda: monkeypatch.setattr(training, "fit", fail)
+
+
+@pytest.fixture
+def workers():
+    """Two processes, gone after the test."""
+    yield 2
+    get_reusable_executor().shutdown(wait=True, kill_workers=True)
 
 
 def same(one: pd.DataFrame, other: pd.DataFrame) -> bool:
@@ -49,8 +67,7 @@ def same(one: pd.DataFrame, other: pd.DataFrame) -> bool:
     return True
 
 
-def no_training(*_, **__):
-    raise AssertionError("a network was trained")
+# --- what a row says ----------------------------------------------------------------
 
 
 def test_a_grid_becomes_one_row_for_each_combination_in_its_order(run):
@@ -104,88 +121,59 @@ def test_watched_runs_unfold_into_one_row_an_epoch(run):
     )
 
 
-def test_the_same_run_is_the_same_to_the_last_bit_wherever_it_is_done(run):
-    grid = {"network": "MLP", "hidden": 16, "dropout": 0.5, "seed": [0, 1], "epochs": 2}
+def test_a_run_computes_in_one_thread_and_leaves_the_caller_s_state_alone(run):
     threads = torch.get_num_threads()
-    here = run(grid, memory=None)
-    assert torch.get_num_threads() == threads
-    assert here["train_loss"].nunique() == 2  # seeds differ
-    with ThreadPoolExecutor(2) as pool:
-        assert same(here, run(grid, memory=None, executor=pool))
-    with ProcessPoolExecutor(1, get_context("spawn")) as pool:
-        assert same(here, run(grid, memory=None, executor=pool))
+    torch.set_num_threads(2)
+    try:
+        state = torch.get_rng_state()
+        run({**ONE, "augment": note_threads}, memory=None)
+        assert set(THREADS) == {1} and torch.get_num_threads() == 2
+        assert torch.equal(torch.get_rng_state(), state)
+    finally:
+        torch.set_num_threads(threads)
 
 
-def test_a_study_runs_on_a_dask_cluster_of_separate_processes(run, tmp_path):
-    from dask.distributed import Client, LocalCluster
-
-    with (
-        # Dask leaves variables behind that would slow down every notebook after it.
-        mock.patch.dict(os.environ),
-        LocalCluster(
-            n_workers=2,
-            threads_per_worker=1,
-            processes=True,
-            dashboard_address=None,
-            local_directory=str(tmp_path / "dask"),
-        ) as cluster,
-        Client(cluster) as client,
-    ):
-        processes = set(client.run(os.getpid).values())
-        assert len(processes) == 2 and os.getpid() not in processes
-        there = run(executor=client.get_executor())
-    assert same(there, run(memory=None))
+THREADS = []
 
 
-def test_finished_runs_are_not_done_again(run, tiny, monkeypatch):
-    first = run()
-    monkeypatch.setattr(study, "train_one", no_training)
-    assert_frame_equal(first, run(), check_exact=True)
-    with pytest.raises(RunsFailed, match="4 of 8 runs failed") as failure:
-        run({**GRID, "seed": [0, 1, 2, 3]})  # goes on where it stopped
-    assert_frame_equal(first, failure.value.table, check_exact=True)
-    others = Data(tiny.train, tiny.test, tiny.validation)
-    for changed in (dict(data=others), dict(test=True), dict(measure=9)):
-        with pytest.raises(RunsFailed, match="4 of 4"):
-            run(**changed)
-    monkeypatch.setattr(study, "_code", lambda: "another version")
-    with pytest.raises(RunsFailed, match="4 of 4"):
-        run()
+def note_threads(images, generator):
+    THREADS.append(torch.get_num_threads())
+    return images
 
 
-@pytest.mark.parametrize(
-    "damage",
-    [
-        lambda text: text[:-20],
-        lambda text: text.replace('"n_train": 20', '"n_train": 21'),
-        lambda text: "",
-        lambda text: "\0" * len(text),
-    ],
-)
-def test_a_damaged_memory_is_noticed_and_done_again(run, tmp_path, capsys, damage):
-    first = run()
-    name = next(
-        path
-        for path in tmp_path.iterdir()
-        if json.loads(path.read_text().split("\n")[1])["n_train"] == 20
-    )
-    name.write_text(damage(name.read_text()))
-    capsys.readouterr()
-    assert same(first, run())
-    said = capsys.readouterr().out
-    assert name.name in said and said.count("\n") == 1
-    run()
-    assert capsys.readouterr().out == ""  # mended
+def test_at_most_so_many_images_are_measured_at_random(run, tiny, monkeypatch):
+    measured = []
+
+    def spy(model, digits):
+        measured.append(digits)
+        return evaluate(model, digits)
+
+    monkeypatch.setattr(evaluation, "evaluate", spy)
+    run({"network": "Linear", "epochs": 1}, measure=9)
+    train, validation = measured
+    assert len(train) == len(validation) == 9
+    assert not np.array_equal(train.images, tiny.train.images[:9])  # may be sorted
+    assert np.array_equal(validation.images, tiny.validation.images[:9])
 
 
-def test_a_full_disk_costs_only_the_memory(run, monkeypatch, tmp_path, capsys):
-    def full(*_):
-        raise OSError(errno.ENOSPC, "No space left on device")
+def test_the_seed_draws_the_training_images(run, monkeypatch):
+    seen = []
 
-    monkeypatch.setattr(study, "write_atomically", full)
-    table = run()
-    assert len(table) == 4 and not list(tmp_path.iterdir())
-    assert capsys.readouterr().out.count("No space left") == 1
+    def spy(model, train, *rest, **settings):
+        seen.append(train.sha256)
+        return fit(model, train, *rest, **settings)
+
+    monkeypatch.setattr(training, "fit", spy)
+    run({**GRID, "n_train": 20})
+    assert seen[0] != seen[1]
+
+
+def test_data_are_loaded_by_name(run):
+    table = run({"network": "Linear", "epochs": 0.1}, "sample")
+    assert table["n_train"].tolist() == [3500]
+
+
+# --- what is refused ----------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -196,8 +184,9 @@ def test_a_full_disk_costs_only_the_memory(run, monkeypatch, tmp_path, capsys):
         ({**GRID, "dropout": 0.5}, "Linear, .*no setting dropout"),
         ({**GRID, "learning_rate": 0.1}, "no setting learning_rate.*lr"),
         ({**GRID, "progress": True}, "no setting progress"),
-        ({**GRID, "n_train": [20, 61]}, "n_train=61; there are 60"),
-        ({**GRID, "n_train": 0}, "n_train=0"),
+        ({**GRID, "n_train": [20, 61]}, "61 balanced images.*Ask for fewer"),
+        ({**GRID, "n_train": 0}, "n_train=0.*there is no 0"),
+        ({**GRID, "n_train": -1}, "-1 images"),
         ({**GRID, "n_train": 9}, "there is no . among"),
         ({**GRID, "patience": 2}, "patience needs watch"),
         ({**GRID, "augment": lambda batch, generator: batch}, "cannot travel"),
@@ -205,9 +194,9 @@ def test_a_full_disk_costs_only_the_memory(run, monkeypatch, tmp_path, capsys):
     ],
 )
 def test_a_grid_that_cannot_be_done_is_refused_before_anything_runs(
-    run, monkeypatch, grid, words
+    run, no_training, grid, words
 ):
-    monkeypatch.setattr(study, "train_one", no_training)
+    no_training()
     with pytest.raises(ValueError, match=words):
         run(grid)
 
@@ -216,69 +205,6 @@ def test_a_class_missing_from_the_training_images_is_refused(run, tiny):
     without = tiny.train.take(tiny.train.labels != 4)
     with pytest.raises(ValueError, match="there is no 4"):
         run({"network": "Linear"}, Data(without, tiny.validation, tiny.test))
-
-
-def test_a_run_that_fails_in_a_worker_is_named_and_the_others_kept(run, monkeypatch):
-    grid = {**GRID, "n_train": 20, "lr": [0.01, 1e38]}
-    with ProcessPoolExecutor(1, get_context("spawn")) as pool:
-        with pytest.raises(RunsFailed, match=r"2 of 4.*lr=1e\+38, seed=1") as error:
-            run(grid, executor=pool)
-    assert "FloatingPointError" in str(error.value)
-    assert error.value.table["lr"].tolist() == [0.01, 0.01]
-    monkeypatch.setattr(study, "train_one", no_training)
-    assert len(run({**grid, "lr": 0.01})) == 2  # they were remembered
-
-
-def die(images, generator):
-    os._exit(1)  # as a machine does that runs out of memory
-
-
-def test_a_worker_that_dies_costs_only_what_was_not_finished(run):
-    first = {**GRID, "n_train": 20, "seed": 0, "augment": [None, die, random_affine]}
-    with ProcessPoolExecutor(1, get_context("spawn")) as pool:
-        with pytest.raises(RunsFailed, match="2 of 3.*augment=die.*Broken") as error:
-            run(first, executor=pool)
-        assert error.value.table["augment"].tolist() == [None]
-        with pytest.raises(RunsFailed, match="1 of 2.*seed=1.*Broken") as error:
-            run({**GRID, "n_train": 20}, executor=pool)  # a broken pool stays broken
-        assert error.value.table["seed"].tolist() == [0]
-    assert len(run({**GRID, "n_train": 20})) == 2
-
-
-def interrupt(images, generator):
-    raise KeyboardInterrupt
-
-
-@pytest.mark.parametrize("processes", [False, True])
-def test_an_interrupted_run_is_no_result_and_is_done_again(run, processes):
-    grid = {**GRID, "n_train": 20, "seed": 0}
-    with ProcessPoolExecutor(1, get_context("spawn")) as pool:
-        with pytest.raises(KeyboardInterrupt):
-            augment = [None, interrupt, random_affine]
-            run({**grid, "augment": augment}, executor=pool if processes else None)
-    again = run({**grid, "augment": [None, random_affine]})
-    assert again["stopped"].tolist() == ["all epochs done"] * 2
-
-
-def test_a_function_that_was_edited_is_another_setting(run, tmp_path, monkeypatch):
-    monkeypatch.syspath_prepend(tmp_path)
-    gains = []
-    for sign in "-+":
-        (tmp_path / f"mine{ord(sign)}.py").write_text(
-            f"def change(images, generator):\n    return {sign}images\n"
-        )
-        change = __import__(f"mine{ord(sign)}").change
-        change.__module__ = "mine"
-        gains += run({**GRID, "n_train": 20, "augment": change})["train_loss"].tolist()
-    assert len(set(gains)) == 4
-    assert len(list(tmp_path.glob("*.json"))) == 4
-
-
-def test_numpy_numbers_and_arrays_are_settings_like_any_other(run, monkeypatch):
-    table = run()
-    monkeypatch.setattr(study, "train_one", no_training)
-    grid = {**GRID, "n_train": np.array([20, 40]), "seed": list(np.arange(2))}
-    assert same(run(grid), table)
 
 
 def test_sets_of_ones_own_cannot_take_the_name_of_another(run, write_digits):
@@ -291,48 +217,159 @@ def test_epochs_that_nobody_watched_cannot_be_unfolded(run):
         by_epoch(run())
 
 
-def test_a_worker_with_other_data_is_noticed(tiny):
-    with pytest.raises(ValueError, match="not the caller's"):
-        study.train_one({"seed": 0, **study.FIT}, tiny, "other", {}, False, 10)
+# --- what is remembered -------------------------------------------------------------
 
 
-def test_data_are_loaded_by_name(run):
-    table = run({"network": "Linear", "epochs": 0.1}, "sample")
-    assert table["n_train"].tolist() == [3500]
+def test_finished_runs_are_not_done_again(run, tiny, no_training):
+    first = run()
+    no_training()
+    assert_frame_equal(first, run(), check_exact=True)
+    grid = {**GRID, "n_train": np.array([20, 40]), "seed": list(np.arange(2))}
+    assert_frame_equal(first, run(grid), check_exact=True)  # numbers like any other
+    with pytest.raises(RunsFailed, match="4 of 8 runs failed") as failure:
+        run({**GRID, "seed": [0, 1, 2, 3]})  # goes on where it stopped
+    assert_frame_equal(first, failure.value.table, check_exact=True)
+    others = Data(tiny.train, tiny.test, tiny.validation)
+    for changed in (dict(data=others), dict(test=True), dict(measure=9)):
+        with pytest.raises(RunsFailed, match="4 of 4"):
+            run(**changed)
+    with pytest.raises(RunsFailed, match="4 of 4"):
+        run(also={"drawings": tiny.test})
 
 
-def test_digits_of_any_kind_change_the_memory(tiny):
-    other = Digits(255 - tiny.train.images, tiny.train.labels, tiny.train.source)
-    assert study._sha256(tiny.train) != study._sha256(other)
-
-
-@pytest.fixture
-def figure(monkeypatch):
-    """figure() -> the axes of what was drawn last."""
-    monkeypatch.setattr(plt, "show", lambda: None)
-    yield lambda: plt.gcf().axes
-    plt.close("all")
-
-
-SMALL = pd.DataFrame(
-    {"n": [10, 10, 20, 20], "name": list("bbaa"), "share": [0.1, 0.3, 0.5, 0.5]}
+@pytest.mark.parametrize(
+    "room", [study, training, models, evaluation, preprocess, data_module]
 )
+def test_an_edit_of_the_code_is_not_answered_from_old_memory(
+    run, no_training, tmp_path, monkeypatch, room
+):
+    first = run(ONE)
+    no_training()
+    with monkeypatch.context() as patch:
+        edited = tmp_path / "edited.py"
+        edited.write_text(Path(room.__file__).read_text() + "\n# edited")
+        patch.setattr(room, "__file__", str(edited))
+        with pytest.raises(RunsFailed, match="1 of 1"):
+            run(ONE)
+    assert_frame_equal(first, run(ONE), check_exact=True)  # and nothing is forgotten
 
 
-def test_bands_are_drawn_from_the_lowest_seed_to_the_highest(figure):
-    assert show_bands(SMALL, "n", {"share, %": {"ours": "share"}}) is None
-    (ax,) = figure()
-    assert np.allclose(ax.lines[0].get_xydata(), [[10, 20], [20, 50]])
-    band = ax.collections[0].get_paths()[0].vertices
-    assert {(10, 10), (10, 30), (20, 50)} <= {tuple(np.round(v, 9)) for v in band}
-    assert "2 seeds" in ax.figure.get_suptitle()
+def test_a_function_that_was_edited_is_another_setting(run, tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(tmp_path)
+    gains = []
+    for change in "-images", "1.0 * images":
+        text = f"def change(images, generator):\n    return {change}\n"
+        (tmp_path / "mine.py").write_text(text)
+        importlib.invalidate_caches()
+        mine = importlib.import_module("mine")
+        change = importlib.reload(mine).change
+        gains += run({**GRID, "n_train": 20, "augment": change})["train_loss"].tolist()
+    assert len(set(gains)) == 4
+    assert len(list(tmp_path.rglob("output.pkl"))) == 4
 
 
-def test_dots_are_every_run_and_the_mean_of_each_group_in_their_order(figure):
-    assert show_dots(SMALL, "name", {"share": {"ours": "share"}}) is None
-    (ax,) = figure()
-    runs, means = (line.get_xydata().tolist() for line in ax.lines)
-    assert runs == [[0.1, 0], [0.3, 0], [0.5, 1], [0.5, 1]]
-    assert np.allclose(means, [[0.2, 0], [0.5, 1]])
-    assert [label.get_text() for label in ax.get_yticklabels()] == ["b", "a"]
-    assert ax.yaxis_inverted()  # so the first is on top
+def flip(content, at):
+    return content[:at] + bytes([content[at] ^ 1]) + content[at + 1 :]
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda content: content[:-20],
+        lambda content: flip(content, len(content) // 2),
+        lambda content: flip(content, len(content) - 12),
+        lambda content: b"",
+        lambda content: bytes(len(content)),
+    ],
+    ids=["cut", "a bit in the middle", "a bit at the end", "empty", "zeros"],
+)
+def test_a_damaged_memory_is_noticed_and_done_again(run, tmp_path, caplog, damage):
+    first = run(ONE)
+    (kept,) = tmp_path.rglob("output.pkl")
+    kept.write_bytes(damage(kept.read_bytes()))
+    assert same(first, run(ONE))
+    assert "Exception while loading results" in caplog.text
+    caplog.clear()
+    assert same(first, run(ONE)) and not caplog.text  # mended
+
+
+def test_a_full_disk_costs_only_the_memory(run, monkeypatch, capsys, tmp_path):
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    (tmp_path / "file").write_text("")
+    assert len(run(ONE, memory=tmp_path / "file" / "runs")) == 1
+    assert "only returned, not remembered" in capsys.readouterr().out
+    store = joblib._store_backends.StoreBackendMixin
+    monkeypatch.setattr(store, "_concurrency_safe_write", full)
+    assert len(run()) == 4 and not list(tmp_path.rglob("output.pkl"))
+    assert capsys.readouterr().out.count("No space left") == 1
+
+
+# --- what fails, and on which workers -----------------------------------------------
+
+
+def die(images, generator):
+    os._exit(1)  # as a machine does that runs out of memory
+
+
+def test_workers_say_the_same_to_the_last_bit_and_one_that_dies_costs_its_own_run(
+    run, workers, no_training
+):
+    good = {"network": "MLP", "hidden": 16, "dropout": 0.5, "seed": [0, 1], "epochs": 2}
+    bad = [{**ONE, "augment": die}, {**ONE, "seed": [0, 1], "lr": 1e38}]
+    here = run(good, memory=None)
+    assert here["train_loss"].nunique() == 2  # seeds differ
+    with pytest.raises(RunsFailed, match="3 of 5 runs failed") as caught:
+        run([*bad, good], n_jobs=workers)
+    words = str(caught.value)
+    assert "augment=die, seed=0: TerminatedWorker" in words
+    assert "lr=1e+38, seed=1: FloatingPointError" in words
+    assert same(here, caught.value.table[[*here]])
+    no_training()
+    assert same(here, run(good))  # what a worker did is remembered here
+
+
+def test_a_study_runs_on_dask_and_a_worker_that_dies_costs_its_own_run(run, tmp_path):
+    import dask
+    from dask.distributed import Client, LocalCluster
+
+    with (
+        # Dask leaves variables behind that would slow down every notebook after it.
+        mock.patch.dict(os.environ),
+        dask.config.set({"distributed.scheduler.allowed-failures": 0}),
+        LocalCluster(
+            n_workers=2,
+            threads_per_worker=1,
+            processes=True,
+            dashboard_address=None,
+            local_directory=str(tmp_path / "dask"),
+        ) as cluster,
+        Client(cluster) as client,
+        joblib.parallel_config(backend="dask"),
+    ):
+        processes = set(client.run(os.getpid).values())
+        assert len(processes) == 2 and os.getpid() not in processes
+        there = run()
+        with pytest.raises(RunsFailed, match="1 of 3.*die, seed=0: KilledWorker") as caught:
+            run({**ONE, "augment": [None, die, random_affine]})
+    assert caught.value.table["augment"].tolist() == [None, "random_affine"]
+    assert same(there, run(memory=None))
+
+
+def interrupt(images, generator):
+    raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("n_jobs", [None, 2])
+def test_an_interrupted_run_is_no_result_and_is_done_again(run, workers, n_jobs):
+    with pytest.raises(KeyboardInterrupt):
+        run({**ONE, "augment": [None, interrupt, random_affine]}, n_jobs=n_jobs)
+    again = run({**ONE, "augment": [None, random_affine]})
+    assert again["stopped"].tolist() == ["all epochs done"] * 2
+
+
+def test_without_any_worker_the_backend_s_own_error_is_said(run):
+    with pytest.raises(ValueError, match="first create a Dask Client"):
+        with joblib.parallel_config(backend="dask"):
+            run()

@@ -20,8 +20,8 @@ from mnistlab import data
 from mnistlab.classifier import Classifier
 from mnistlab.evaluation import evaluate
 from mnistlab.models import DigitCNN, FastCNN
-from mnistlab.recipe import join
-from mnistlab.strokes import handwrite, rasterize
+from mnistlab.strokes import rasterize
+from mnistlab.synthetic import handwrite
 from mnistlab.training import fit
 
 SLICE = 60  # batches of the conventional loop in each round
@@ -99,7 +99,7 @@ def spread(values, unit="", digits=2) -> str:
 
 def bench_training(rounds: int, full: bool) -> None:
     digits = data.load("mnist")
-    train = join(digits.train, digits.validation)  # nothing is chosen here
+    train = data.join(digits.train, digits.validation)  # nothing is chosen here
     conventional, per_epoch = ConventionalLoop(train), len(train) / 64
     needed = NEEDED
     if full:

@@ -1,6 +1,6 @@
 """How long after the end of a stroke its label is in the page, in a real browser.
 
-python tests/bench_pad.py: both hosts, with and without mnistlab.server's connection,
+python tools/bench_pad.py: both hosts, with and without tools/serve.py's connection,
 in turn, so that a busy moment does not meet one of them alone.
 """
 
@@ -10,7 +10,9 @@ from pathlib import Path
 
 import nbformat
 import numpy as np
-import pad_page
+
+sys.path.append(str(Path(__file__).parents[1] / "tests"))
+import pad_page  # noqa: E402
 
 STROKES = 25  # measured in each of ROUNDS visits of each host and setting
 ROUNDS = 2

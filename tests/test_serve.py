@@ -7,7 +7,7 @@ import pytest
 import voila.app
 from nbformat.v4 import new_code_cell, new_notebook
 
-from mnistlab.server import PromptConnection, calm, main, page
+from tools.serve import PromptConnection, calm, main, page
 
 
 def launched(monkeypatch, application, *arguments):
@@ -28,14 +28,22 @@ def test_lab_and_page_listen_on_this_machine_only_and_send_at_once(monkeypatch):
     argv, _ = launched(monkeypatch, jupyterlab.labapp.LabApp, "lab", "--no-browser")
     assert "--ServerApp.ip=127.0.0.1" in argv and argv[-1] == "--no-browser"
     assert "--ServerApp.allow_root=True" in argv
-    name = "mnistlab.server.PromptConnection"
+    name = "serve.PromptConnection"
     assert f"--ServerApp.kernel_websocket_connection_class={name}" in argv
     argv, settings = launched(monkeypatch, voila.app.Voila, "app", "04.ipynb")
     config = settings["config"]
     assert argv == ["04.ipynb"] and config.Voila.ip == "127.0.0.1"
     assert config.Voila.kernel_websocket_connection_class is PromptConnection
     policy = config.Voila.tornado_settings["headers"]["Content-Security-Policy"]
-    assert "default-src 'self'" in policy and "http" not in policy
+    rules = {
+        name: said.split()
+        for name, said in (r.split(" ", 1) for r in policy.split("; "))
+    }
+    assert rules.keys() == {"default-src", "connect-src", "frame-ancestors"}
+    assert rules["frame-ancestors"] == ["'self'"]
+    assert set(rules["connect-src"]) <= {"'self'", "ws:", "wss:", "data:"}
+    own = {"'self'", "'unsafe-inline'", "'unsafe-eval'", "data:", "blob:"}
+    assert set(rules["default-src"]) <= own
 
 
 def test_lab_leaves_out_the_busy_icon_and_what_was_left_out_before(monkeypatch):
@@ -56,7 +64,7 @@ def test_an_option_given_by_hand_wins(monkeypatch):
 
 
 def test_neither_lab_nor_app_is_refused_with_the_usage():
-    with pytest.raises(SystemExit, match="python -m mnistlab.server lab"):
+    with pytest.raises(SystemExit, match="python tools/serve.py lab"):
         main("")
 
 

@@ -1,7 +1,7 @@
 """Start JupyterLab or the web page on this machine, quick enough to draw with.
 
-python -m mnistlab.server lab [options of jupyter lab]
-python -m mnistlab.server app [options of voila] notebook
+python tools/serve.py lab [options of jupyter lab]
+python tools/serve.py app [options of voila] notebook
 """
 
 import sys
@@ -54,7 +54,7 @@ def main(kind: str, *options: str) -> None:
     if kind == "lab":
         from jupyterlab.labapp import LabApp
 
-        server["kernel_websocket_connection_class"] = "mnistlab.server.PromptConnection"
+        server["kernel_websocket_connection_class"] = "serve.PromptConnection"
         server["allow_root"] = True  # as one is in a container; only loopback is served
         settings = [
             f"--ServerApp.{name}={value}"

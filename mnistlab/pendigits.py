@@ -1,0 +1,143 @@
+"""Recorded pens: the digits of UCI's pendigits as strokes, fetched, read, by writer.
+
+*Pen-Based Recognition of Handwritten Digits* by E. Alpaydin and F. Alimoglu, 1996,
+CC BY 4.0: the original files, in UNIPEN's format, not UCI's table of features.
+"""
+
+import re
+import zipfile
+from collections.abc import Iterable
+from dataclasses import dataclass
+from io import BytesIO
+
+import numpy as np
+
+from mnistlab import data
+from mnistlab.strokes import Drawing, check_number
+from mnistlab.synthetic import handwrite
+
+PENS_URL = (
+    "https://archive.ics.uci.edu/static/public/81/"
+    "pen+based+recognition+of+handwritten+digits.zip"
+)
+PENS_FILE = "pendigits-orig.tra"
+PENS_MD5 = "28e269fb7eaf8cb51af3f561743a0de5"  # of the unpacked text
+PENS_SOURCE = "UCI pendigits, 7,494 digits by the pens of 30 writers"
+HAND_SOURCE = "the scripted hand (recorded pens could not be had)"
+TABLET_UNITS = 500
+# Whole writers are held out, so that no hand is both learnt and examined: the
+# first nine of np.random.default_rng(0).permutation(30) + 1.
+TEST_WRITERS = (3, 11, 12, 22, 27)
+VALIDATION_WRITERS = (5, 17, 24, 29)
+TRAIN_WRITERS = tuple(
+    sorted(set(range(1, 31)) - set(TEST_WRITERS) - set(VALIDATION_WRITERS))
+)
+
+
+@dataclass(frozen=True)
+class PenDigits:
+    """Drawings, labels int64 (N,), writers int64 (N,), and where they are from.
+
+    The strokes are upright, y down, in the units of their source: place() them.
+    """
+
+    strokes: tuple[Drawing, ...]
+    labels: np.ndarray
+    writers: np.ndarray
+    source: str
+
+    def __len__(self) -> int:
+        return len(self.strokes)
+
+    def take(self, rows: np.ndarray) -> "PenDigits":
+        """Keep the drawings with these row numbers, in this order."""
+        strokes = tuple(self.strokes[row] for row in rows)
+        return PenDigits(strokes, self.labels[rows], self.writers[rows], self.source)
+
+    def of_writers(self, writers: Iterable[int]) -> "PenDigits":
+        """Keep the drawings of these writers; ValueError for one who is not here."""
+        wanted, present = set(writers), set(self.writers.tolist())
+        if missing := wanted - present:
+            raise ValueError(
+                f"{self.source}: no writer {sorted(missing)}, only {sorted(present)}"
+            )
+        return self.take(np.flatnonzero(np.isin(self.writers, list(wanted))))
+
+
+# After .SEGMENT: which pen-downs, and the label; label, writer and number of the
+# record; for each pen-down its lines of x and y, 0..500 tablet units.
+_DIGIT = re.compile(
+    r' DIGIT +(?P<first>\d+)(-(?P<last>\d+))? +\? +"(?P<label>[0-9])"\s+'
+    r"\.COMMENT +(?P=label) +(?P<writer>\d+) +\d+\s+(?P<pens>(\.PEN_DOWN\n"
+    r"( *([0-4]?\d?\d|500) +([0-4]?\d?\d|500) *\n)+\.PEN_UP\s*(\.DT +\d+\s*)?)+)"
+)
+
+
+def read_unipen(text: str, source: str = "this UNIPEN text") -> PenDigits:
+    """Read digits from UNIPEN text as UCI's pendigits-orig files write it.
+
+    A digit is a line `.SEGMENT DIGIT 6-7 ? "4"` (which pen-downs, what label), a line
+    `.COMMENT 4 14 100` (label, writer, record) and one block of `x y` lines for each
+    pen-down, 0..500 tablet units with y upward. The strokes returned have y down.
+    Raises ValueError, which names the digit, for whatever is cut or contradicts itself.
+    """
+    strokes, labels, writers = [], [], []
+    for number, record in enumerate(re.split(r"^\.SEGMENT", text, flags=re.M)[1:], 1):
+        found = _DIGIT.fullmatch(record)
+        blocks = found["pens"].split(".PEN_UP")[:-1] if found else []
+        points = [np.array(re.findall(r"(\d+) +(\d+)", b), float) for b in blocks]
+        first, last = (found["first"], found["last"]) if found else (0, 0)
+        if not found or len(points) != int(last or first) - int(first) + 1:
+            raise ValueError(
+                f"digit {number} of {source}: {len(points)} pen-downs read after "
+                f"{record[:40]!r}; expected a label of 0 to 9, a .COMMENT that agrees, "
+                f"and as many whole pen-downs as it says, of lines x y within 0..500. "
+                f"The file is cut or of another kind than {PENS_FILE}: fetch it again."
+            )
+        strokes.append([one * (1, -1) + (0, TABLET_UNITS) for one in points])
+        labels.append(int(found["label"]))
+        writers.append(int(found["writer"]))
+    if not strokes:
+        raise ValueError(
+            f"{source} has no .SEGMENT line, so no digits; expected the unpacked text "
+            f"of {PENS_FILE}, not the table of features that UCI also offers"
+        )
+    return PenDigits(tuple(strokes), np.array(labels), np.array(writers), source)
+
+
+def load_pens() -> PenDigits:
+    """Load the recorded pens of UCI pendigits, fetching them at the first call.
+
+    The text is kept in data_folder()/pendigits. Raises data.DataUnavailable where it
+    cannot be fetched, data.DataCorrupt for a file that is there but is not the known.
+    """
+    path = data.data_folder() / "pendigits" / PENS_FILE
+    if not path.exists():
+        data.download([PENS_URL], path, md5=PENS_MD5, unpack=_unpack)
+    return read_unipen(data.read_known(path, PENS_MD5).decode("ascii"), PENS_SOURCE)
+
+
+def _unpack(archive: bytes) -> bytes:
+    from unlzw3 import unlzw
+
+    with zipfile.ZipFile(BytesIO(archive)) as files:
+        return unlzw(files.read(PENS_FILE + ".Z"))
+
+
+def pens_or_hand(n: int, seed: int = 0) -> PenDigits:
+    """Draw n digits, all classes alike: recorded pens, or the scripted hand offline.
+
+    Prints one line that says which; `source` says it, too. The strokes are in the
+    units of their source. Raises ValueError if there are not n.
+    """
+    check_number("n", n, 1, 1_000_000, whole=True)
+    try:
+        pens = load_pens()
+        pens = pens.take(data.balanced_index(pens.labels, n, seed))
+    except data.DataUnavailable:
+        rng = np.random.default_rng(seed)
+        labels = rng.permutation(np.arange(n) % 10)
+        drawings = tuple(handwrite(digit, seed=rng) for digit in labels.tolist())
+        pens = PenDigits(drawings, labels, np.zeros(n, int), HAND_SOURCE)
+    print(f"Pen strokes: {n:,} digits drawn from {pens.source}")
+    return pens

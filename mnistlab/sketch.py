@@ -1,0 +1,145 @@
+"""A drawing that is being made: strokes, undo and redo, and a draft on the disk.
+
+No widgets and no network: whoever has a pen, a page or a test, moves it from outside.
+A drawing that could not be drawn never replaces one that can.
+"""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+from mnistlab.data import write_atomically
+from mnistlab.strokes import BRUSH_PX, CANVAS_PX, FARTHEST_PX
+
+BRUSHES_PX = 6, 40  # the thinnest and the thickest
+POINTS = 10_000  # of one drawing: minutes with the pen down; a digit has some hundred
+STEPS = 100  # that can be undone
+DRAFT_BYTES = 2_000_000  # more than POINTS can need
+
+Strokes = list[list[tuple[float, float]]]
+
+
+def checked(strokes) -> Strokes:
+    """Strokes (n, 2), canvas pixels, as lists of pairs of floats.
+
+    Raises ValueError for what cannot be drawn: not (n, 2), no points or more than
+    10,000 in all, one that is no number or farther than 100,000 px away.
+    """
+    arrays = [np.asarray(stroke, dtype=float) for stroke in strokes]
+    for number, stroke in enumerate(arrays):
+        if stroke.shape != (len(stroke), 2) or not 0 < len(stroke) <= POINTS:
+            raise ValueError(f"stroke {number} is {stroke.shape}, expected (n, 2)")
+        if not (np.abs(stroke) <= FARTHEST_PX).all():  # False for NaN, too
+            raise ValueError(f"stroke {number} has a point that is nowhere to be drawn")
+    if (count := sum(map(len, arrays))) > POINTS:
+        raise ValueError(f"{count:,} points; expected {POINTS:,} at most")
+    return [[tuple(point) for point in stroke.tolist()] for stroke in arrays]
+
+
+class Sketch:
+    """Strokes and how they came to be; strokes is a new list after every change.
+
+    draft: a file that holds the drawing whenever keep() was called. What is in it
+    at the beginning is taken up; trouble says why, if it cannot be.
+    """
+
+    def __init__(self, draft: str | Path | None = None):
+        self.strokes: Strokes = []
+        self.brush_px = BRUSH_PX
+        self.pen_down = False  # the last stroke goes on
+        self.trouble = ""
+        self._past: list[Strokes] = []
+        self._future: list[Strokes] = []
+        self._draft = draft and Path(draft)
+        if self._draft and self._draft.exists():
+            self._take_up()
+        self._kept = self._text()  # what the draft holds, or would if it could
+
+    def down(self, x: float, y: float) -> None:
+        """Begin a stroke. A place outside the canvas is moved to its edge."""
+        self._change([*self.strokes, [_on_canvas(x, y)]])
+        self.pen_down = True
+
+    def move(self, x: float, y: float) -> bool:
+        """Go on with the stroke; whether that made it longer."""
+        point = _on_canvas(x, y)
+        if not self.pen_down or point == self.strokes[-1][-1]:
+            return False
+        if sum(map(len, self.strokes)) >= POINTS:
+            raise ValueError(f"a drawing has at most {POINTS:,} points: Clear, or Undo")
+        self.strokes[-1].append(point)
+        return True
+
+    def lift(self) -> bool:
+        """End the stroke; whether there was one."""
+        was_down, self.pen_down = self.pen_down, False
+        return was_down
+
+    def replace(self, strokes) -> None:
+        """Make it another drawing. Raises ValueError, see checked(), and changes
+        nothing, if that cannot be drawn."""
+        self._change(checked(strokes))
+        self.lift()
+
+    def _change(self, strokes: Strokes) -> None:
+        self._past = [*self._past, self.strokes][-STEPS:]
+        self._future = []
+        self.strokes = strokes
+
+    def undo(self) -> bool:
+        return self._step(self._past, self._future)
+
+    def redo(self) -> bool:
+        return self._step(self._future, self._past)
+
+    def _step(self, source: list[Strokes], target: list[Strokes]) -> bool:
+        self.lift()
+        if not source:
+            return False
+        target.append(self.strokes)
+        self.strokes = source.pop()
+        return True
+
+    def frames(self, count: int) -> Iterator[Strokes]:
+        """The drawing as it came to be, from nothing to all, in some count steps."""
+        total = sum(map(len, self.strokes))
+        for shown in [*range(0, total, max(1, -(-total // count))), total]:
+            strokes = []
+            for stroke in self.strokes:
+                strokes += [stroke[:shown]] * (shown > 0)
+                shown = max(0, shown - len(stroke))
+            yield strokes
+
+    def keep(self) -> None:
+        """Write the draft, if it would change and the pen is not on its way."""
+        if self._draft and not self.pen_down and (text := self._text()) != self._kept:
+            self._draft.parent.mkdir(parents=True, exist_ok=True)
+            write_atomically(self._draft, text.encode())
+            self._kept = text
+
+    def _text(self) -> str:
+        return json.dumps({"brush_px": self.brush_px, "strokes": self.strokes})
+
+    def _take_up(self) -> None:
+        try:
+            if (size := self._draft.stat().st_size) > DRAFT_BYTES:
+                raise ValueError(f"{size:,} bytes, expected {DRAFT_BYTES:,} at most")
+            kept = json.loads(self._draft.read_text())
+            brush_px = int(np.clip(kept["brush_px"], *BRUSHES_PX))
+            strokes = [
+                [_on_canvas(x, y) for x, y in one] for one in checked(kept["strokes"])
+            ]
+        except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
+            self.trouble = (
+                f"{self._draft.name} holds no drawing, so this pad begins empty and "
+                f"its next stroke replaces that ({type(error).__name__}: {error})."
+            )
+            return
+        self.brush_px, self.strokes = brush_px, strokes
+        self._past = [strokes[:count] for count in range(len(strokes))][-STEPS:]
+
+
+def _on_canvas(*place: float) -> tuple[float, ...]:
+    return tuple(float(min(max(value, 0), CANVAS_PX)) for value in place)

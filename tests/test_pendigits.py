@@ -1,0 +1,243 @@
+"""What pendigits promises: recorded pens, whole and upright; or a clear word."""
+
+import zipfile
+from hashlib import md5
+from io import BytesIO
+
+import numpy as np
+import pytest
+
+from mnistlab import data, pendigits
+from mnistlab.pendigits import (
+    TEST_WRITERS,
+    TRAIN_WRITERS,
+    VALIDATION_WRITERS,
+    load_pens,
+    pens_or_hand,
+    read_unipen,
+)
+from mnistlab.strokes import place, rasterize
+
+SEVEN = [[(100, 400), (200, 400), (120, 100)], [(90, 250), (190, 250)]]
+ONE = [[(300, 410), (310, 90)]]
+
+
+def unipen(*digits: tuple) -> str:
+    """Write (label, writer, strokes) as pendigits-orig does, y upward."""
+    lines, pen_down = [".INCLUDE dene.doc", '.LEXICON "0" "1"', ".HIERARCHY DIGIT"], 0
+    for record, (label, writer, drawing) in enumerate(digits):
+        last = pen_down + len(drawing) - 1
+        which = f"{pen_down}-{last}" if last > pen_down else pen_down
+        lines += ["", f'.SEGMENT DIGIT {which:>4} ? "{label}"']
+        lines += [f".COMMENT {label} {writer:>2}  {record:>3}"]
+        for stroke in drawing:
+            points = [f" {x}  {y}" for x, y in stroke]
+            lines += [".PEN_DOWN", *points, ".PEN_UP", ".DT 100"]
+        pen_down = last + 1
+    return "\n".join(lines) + "\n"
+
+
+TEXT = unipen((7, 12, SEVEN), (1, 3, ONE), (7, 3, SEVEN))
+
+
+def test_unipen_is_read_with_labels_writers_and_upright():
+    pens = read_unipen(TEXT, "here")
+    assert len(pens) == 3
+    assert pens.source == "here"
+    assert pens.labels.tolist() == [7, 1, 7]
+    assert pens.writers.tolist() == [12, 3, 3]
+    assert pens.labels.dtype == pens.writers.dtype == np.int64
+    assert [s.tolist() for s in pens.strokes[0]] == [
+        [[100, 100], [200, 100], [120, 400]],
+        [[90, 250], [190, 250]],
+    ]
+    canvas = rasterize(place(pens.strokes[0], 190))
+    assert canvas[:140].sum() > canvas[140:].sum()  # a 7 has its bar at the top
+
+
+def test_pens_are_kept_by_writer():
+    pens = read_unipen(TEXT).of_writers({3})
+    assert (pens.labels.tolist(), set(pens.writers.tolist())) == ([1, 7], {3})
+    assert len(pens.strokes) == 2
+    with pytest.raises(ValueError, match=r"no writer \[4\], only \[3\]"):
+        pens.of_writers([3, 4])
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ('"7"', '"x"'),
+        ('"7"', '""'),
+        (' ? "7"', ""),
+        ('"7"', '"1"'),  # .COMMENT says 7
+        (".COMMENT 7 12", ".COMMENT"),
+        ("120  100\n.PEN_UP", "120  100"),
+        ("120  100\n", "120  1x0\n"),
+        ("120  100\n", "120\n"),
+        ("120  100\n", "120  100 3\n"),
+        ("120  100\n", "120  501\n"),
+        ("120  100\n", "120  -1\n"),
+        ("120  100\n", "nan  100\n"),
+        (".DT 100", "90 90"),
+        (" 90  250\n 190  250\n", ""),
+        ("0-1", "0-2"),
+    ],
+)
+def test_unipen_that_contradicts_itself_is_refused_by_digit(old, new):
+    assert old in TEXT
+    told = "digit 1 of this UNIPEN text.*expected a label of 0 to 9.*fetch it again"
+    with pytest.raises(ValueError, match=told):
+        read_unipen(TEXT.replace(old, new, 1))
+
+
+def test_unipen_cut_anywhere_inside_its_last_digit_is_refused():
+    whole = TEXT.rstrip("\n").removesuffix(".DT 100").rstrip("\n")
+    start = whole.rindex(".SEGMENT") + len(".SEGMENT")
+    for end in range(start, len(whole)):
+        with pytest.raises(ValueError, match="digit 3"):
+            read_unipen(whole[:end])
+    assert len(read_unipen(whole)) == 3
+
+
+@pytest.mark.parametrize("text", ["", " 47,100, 27, 81, 57, 37, 26,  0, 8\n"])
+def test_a_file_without_unipen_digits_is_refused(text):
+    with pytest.raises(ValueError, match=r"no \.SEGMENT line.*expected the unpacked"):
+        read_unipen(text)
+
+
+def unix_compress(content: bytes) -> bytes:
+    """Pack as the old `compress` does: 9-bit literals, the table cleared every 7th."""
+    bits = "".join(
+        "".join(f"{code:09b}"[::-1] for code in [*content[i : i + 7], 256])
+        for i in range(0, len(content), 7)
+    )
+    bits += "0" * (-len(bits) % 8)
+    packed = bytes(int(bits[i : i + 8][::-1], 2) for i in range(0, len(bits), 8))
+    return b"\x1f\x9d\x90" + packed
+
+
+def zipped(name: str, content: bytes) -> bytes:
+    archive = BytesIO()
+    with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED) as files:
+        files.writestr(name, content)
+    return archive.getvalue()
+
+
+MEMBER = "pendigits-orig.tra.Z"
+ARCHIVE = zipped(MEMBER, unix_compress(TEXT.encode()))
+
+
+@pytest.fixture
+def offer(serve, monkeypatch, tmp_path):
+    """offer(body) lets load_pens fetch that from a server here; returns who asked."""
+
+    def start(body: bytes, expected: str = TEXT) -> list:
+        asked = []
+
+        def answer(handler):
+            asked.append(handler.path)
+            handler.send_response(200)
+            handler.send_header("Content-Length", str(len(body)))
+            handler.end_headers()
+            handler.wfile.write(body)
+
+        monkeypatch.setattr(pendigits, "PENS_URL", serve(answer) + "pens.zip")
+        monkeypatch.setattr(pendigits, "PENS_MD5", md5(expected.encode()).hexdigest())
+        monkeypatch.setenv("MNISTLAB_DATA", str(tmp_path))
+        return asked
+
+    return start
+
+
+def test_pens_are_fetched_once_unpacked_and_kept(offer, tmp_path):
+    asked = offer(ARCHIVE)
+    first, second = load_pens(), load_pens()
+    assert first.labels.tolist() == second.labels.tolist() == [7, 1, 7]
+    assert asked == ["/pens.zip"]
+    (kept,) = (tmp_path / "pendigits").iterdir()
+    assert kept.read_text() == TEXT
+
+
+@pytest.mark.parametrize(
+    ("body", "told"),
+    [
+        (b"<html>log in here</html>", "not a zip file"),
+        (ARCHIVE[:-30], "not a zip file"),
+        (ARCHIVE[:80] + b"?" + ARCHIVE[81:], "invalid|CRC|md5"),
+        (zipped("readme", b"hello"), "no item named 'pendigits-orig.tra.Z'"),
+        (zipped(MEMBER, b"not packed by compress"), "Incorrect magic bytes"),
+        (zipped(MEMBER, b"\x1f\x9d\x90\xff\xff\xff"), "Invalid"),
+        (zipped(MEMBER, unix_compress(b"another text")), "expected md5"),
+    ],
+)
+def test_a_bad_archive_is_refused_and_nothing_is_kept(offer, tmp_path, body, told):
+    offer(body)
+    with pytest.raises(data.DataUnavailable, match=told):
+        load_pens()
+    assert not list(tmp_path.rglob("*.tra*"))
+
+
+def test_a_damaged_file_is_refused_and_left_alone(offer, tmp_path):
+    asked = offer(ARCHIVE)
+    path = tmp_path / "pendigits" / "pendigits-orig.tra"
+    path.parent.mkdir()
+    path.write_text(TEXT[:-1])
+    with pytest.raises(data.DataCorrupt, match="Delete it"):
+        load_pens()
+    assert path.read_text() == TEXT[:-1]
+    assert not asked
+
+
+def test_without_pens_the_hand_writes_and_says_so(offer, capsys):
+    offer(b"no network")
+    written, again = pens_or_hand(23, seed=4), pens_or_hand(23, seed=4)
+    line, _ = capsys.readouterr().out.splitlines()
+    assert "23 digits" in line
+    assert "scripted hand" in line
+    assert "scripted hand" in written.source
+    assert set(np.bincount(written.labels)) == {2, 3}
+    np.testing.assert_array_equal(
+        np.concatenate(written.strokes[22]), again.strokes[22][0]
+    )
+
+
+def test_with_pens_they_are_drawn_by_class_and_named(offer, capsys):
+    text = unipen(*[(d, d % 3, SEVEN if d == 7 else ONE) for d in [*range(10)] * 3])
+    offer(zipped(MEMBER, unix_compress(text.encode())), expected=text)
+    drawn = pens_or_hand(20)
+    assert capsys.readouterr().out.count("\n") == 1
+    assert drawn.source == pendigits.PENS_SOURCE
+    assert np.bincount(drawn.labels).tolist() == [2] * 10
+    assert [len(s) for s in drawn.strokes] == [1 + (d == 7) for d in drawn.labels]
+    rows = [pens_or_hand(20, seed).labels.tolist() for seed in (0, 0, 1)]
+    assert rows[0] == rows[1] == drawn.labels.tolist() != rows[2]
+    writers = [pens_or_hand(20, seed).writers.tolist() for seed in range(4)]
+    assert len(set(map(tuple, writers))) == 4
+    for n, told in (40, "Ask for fewer"), (0, "n is 0"), (2.5, "a whole number"):
+        with pytest.raises(ValueError, match=told):
+            pens_or_hand(n)
+
+
+def test_the_real_pens_are_7494_digits_of_30_writers():
+    if not (data.data_folder() / "pendigits" / pendigits.PENS_FILE).exists():
+        pytest.skip(
+            "pendigits-orig.tra is not in the data folder: run load_pens() once"
+        )
+    pens = load_pens()
+    assert len(pens) == 7494
+    assert set(pens.writers.tolist()) == set(range(1, 31))
+    assert np.bincount(pens.labels).min() == 719
+    sevens = [place(pens.strokes[i], 190) for i in np.flatnonzero(pens.labels == 7)]
+    ends = [max(drawing, key=len)[[0, -1], 1] for drawing in sevens]
+    assert np.mean([first < last for first, last in ends]) > 0.95  # 7s start at the top
+
+
+def test_every_writer_is_in_exactly_one_of_the_three_groups():
+    groups = [*TEST_WRITERS, *VALIDATION_WRITERS, *TRAIN_WRITERS]
+    assert sorted(groups) == list(range(1, 31))
+
+
+def test_the_writers_held_out_were_drawn_by_the_seed_that_is_named():
+    drawn = (np.random.default_rng(0).permutation(30) + 1).tolist()
+    assert sorted(drawn[:5]) == list(TEST_WRITERS)
+    assert sorted(drawn[5:9]) == list(VALIDATION_WRITERS)

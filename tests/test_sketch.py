@@ -1,0 +1,167 @@
+"""The sketch: what the pen did, and the way back."""
+
+import json
+
+import numpy as np
+import pytest
+
+from mnistlab.sketch import POINTS, Sketch, checked
+from mnistlab.strokes import CANVAS_PX
+from mnistlab.synthetic import handwrite
+
+
+def stroke(sketch, *points):
+    sketch.down(*points[0])
+    for point in points[1:]:
+        sketch.move(*point)
+    sketch.lift()
+    sketch.keep()
+
+
+@pytest.fixture
+def sketch():
+    return Sketch()
+
+
+def test_strokes_are_what_the_pen_did_moved_onto_the_canvas(sketch):
+    assert not sketch.move(10, 10) and not sketch.lift()  # no pen is down
+    sketch.down(200, 100)
+    assert sketch.move(141.5, 100) and not sketch.move(141.5, 100)
+    assert sketch.move(900, -5) and sketch.pen_down
+    assert sketch.lift() and not sketch.move(150, 150)
+    assert sketch.strokes == [[(200, 100), (141.5, 100), (CANVAS_PX, 0)]]
+    sketch.down(10, 10)
+    sketch.down(200, 200)  # a lift that was lost does not join two strokes
+    assert sketch.strokes[1:] == [[(10, 10)], [(200, 200)]]
+
+
+def test_undo_and_redo_walk_through_every_drawing(sketch):
+    stroke(sketch, (50, 50), (60, 200))
+    stroke(sketch, (150, 50), (160, 200))
+    sketch.replace([])
+    sketch.replace(handwrite(3, seed=1))
+    seen = [sketch.strokes]
+    while sketch.undo():
+        seen.append(sketch.strokes)
+    assert [len(drawing) for drawing in seen[1:]] == [0, 2, 1, 0]
+    for expected in reversed(seen[:-1]):
+        assert sketch.redo() and sketch.strokes == expected
+    assert not sketch.redo() and sketch.strokes == seen[0]
+    sketch.undo()
+    stroke(sketch, (90, 90))  # forgets what could be redone
+    assert not sketch.redo() and sketch.strokes == [[(90, 90)]]
+
+
+def test_a_replay_is_ever_more_ink_from_nothing_to_all(sketch):
+    assert list(sketch.frames(5)) == [[]]
+    sketch.replace(handwrite(5, seed=1))
+    frames = list(sketch.frames(20))
+    counts = [sum(map(len, frame)) for frame in frames]
+    assert counts == sorted(set(counts)) and counts[0] == 0 and len(counts) <= 22
+    assert frames[-1] == sketch.strokes
+    for frame in frames:
+        assert all(map(len, frame))
+        joined = [point for one in frame for point in one]
+        assert joined == [p for one in sketch.strokes for p in one][: len(joined)]
+
+
+IMPOSSIBLE = {
+    "no number": [[[np.nan, 1]]],
+    "infinite": [[[1, np.inf]]],
+    "no place": [[[1]]],
+    "three of them": [[[1, 2, 3]]],
+    "no points": [[]],
+    "far away": [[[1e6, 1]]],
+    "text": [[["a", "b"]]],
+    "ragged": [[[1, 2], [3]]],
+    "too many points": [[[1, 2]] * 6000] * 2,
+    "too many strokes": [[[1, 2]]] * (POINTS + 1),
+}
+
+
+@pytest.mark.parametrize("strokes", IMPOSSIBLE.values(), ids=IMPOSSIBLE)
+def test_a_drawing_that_cannot_be_drawn_never_replaces_one_that_can(sketch, strokes):
+    stroke(sketch, (50, 50), (60, 60))
+    sketch.down(9, 9)
+    with pytest.raises(ValueError):
+        sketch.replace(strokes)
+    assert sketch.strokes == [[(50, 50), (60, 60)], [(9, 9)]] and sketch.pen_down
+    assert sketch.undo() and sketch.strokes == [[(50, 50), (60, 60)]]
+
+
+def test_the_pen_ends_where_a_drawing_would_be_endless(sketch):
+    sketch.replace([[(1, 1)] * (POINTS - 1)])
+    sketch.down(2, 2)
+    with pytest.raises(ValueError, match="Undo"):
+        sketch.move(3, 3)
+    assert checked(sketch.strokes) == sketch.strokes
+
+
+# --- the draft ------------------------------------------------------------------------
+
+
+@pytest.fixture
+def draft(tmp_path):
+    return tmp_path / "new" / "draft.json"
+
+
+def test_a_sketch_begun_anew_goes_on_from_the_draft(draft):
+    first = Sketch(draft)
+    first.keep()
+    assert not draft.exists()  # nothing was drawn
+    stroke(first, (60, 60), (60, 220))
+    first.brush_px = 26
+    stroke(first, (100, 60.5), (220, 220))
+    first.down(9, 9)
+    first.keep()  # under the pen: not yet
+    again = Sketch(draft)
+    assert again.strokes == first.strokes[:2] and again.brush_px == 26
+    assert again.trouble == ""
+    before = draft.stat().st_mtime_ns, draft.stat().st_ino
+    again.keep()
+    assert before == (draft.stat().st_mtime_ns, draft.stat().st_ino), "nothing new"
+    assert again.undo() and again.strokes == first.strokes[:1]
+    again.keep()
+    assert Sketch(draft).strokes == first.strokes[:1]
+
+
+BROKEN = {
+    "empty": "",
+    "another": "[]",
+    "no strokes": '{"brush_px": 18}',
+    "strokes are a number": '{"brush_px": 18, "strokes": 3}',
+    "a brush of text": '{"brush_px": "x", "strokes": []}',
+    "binary": "\x00\x01",
+    "brackets": "[" * 100_000,
+    "large": json.dumps({"brush_px": 18, "strokes": [[[1, 2]]] * 300_000}),
+    **{
+        name: json.dumps({"brush_px": 18, "strokes": strokes})
+        for name, strokes in IMPOSSIBLE.items()
+    },
+}
+
+
+@pytest.mark.parametrize("text", BROKEN.values(), ids=BROKEN)
+def test_a_draft_that_is_none_is_said_and_stays_until_the_next_stroke(draft, text):
+    draft.parent.mkdir()
+    draft.write_text(text)
+    sketch = Sketch(draft)
+    sketch.keep()
+    assert sketch.strokes == [] and "draft.json holds no drawing" in sketch.trouble
+    assert draft.read_text() == text
+    stroke(sketch, (60, 60), (60, 220))
+    assert Sketch(draft).strokes == sketch.strokes
+
+
+def test_a_draft_of_another_size_is_brought_onto_the_canvas(draft):
+    draft.parent.mkdir()
+    draft.write_text('{"brush_px": 900, "strokes": [[[-5, 10], [999, 10]]]}')
+    sketch = Sketch(draft)
+    assert sketch.strokes == [[(0, 10), (CANVAS_PX, 10)]] and sketch.brush_px == 40
+
+
+def test_a_draft_that_cannot_be_written_or_read_is_said(tmp_path):
+    assert "IsADirectoryError" in Sketch(tmp_path).trouble
+    (tmp_path / "file").touch()
+    with pytest.raises(OSError):
+        stroke(Sketch(tmp_path / "file" / "draft.json"), (60, 60))
