@@ -69,6 +69,13 @@ def test_shuffled_labels_are_learnt_and_do_not_carry_over(halves):
     assert evaluate(model, validation).accuracy < 0.4
 
 
+@pytest.mark.parametrize("smoothing, sure", [(0.0, 1.0), (0.5, 0.55)])
+def test_smoothed_labels_are_learnt_as_they_are(digits, smoothing, sure):
+    few, model = digits.take(slice(32)), new("MLP")
+    quick(model, few, epochs=60, batch_size=32, label_smoothing=smoothing)
+    assert evaluate(model, few).confidence == pytest.approx(sure, abs=0.05)
+
+
 def test_bfloat16_learns_too(digits):
     few, model = digits.take(slice(32)), new()
     quick(model, few, epochs=40, batch_size=32, bfloat16=True)
