@@ -37,12 +37,15 @@ CAUSES = {
     "other way round: an inversion too many, or one missing.",
     "background": "The paper is not black, as it is in all training images: it is "
     "grey or noisy, or the pixels were not normalised.",
+    "no digit": "This is no digit, or none that can be told: the network finds no "
+    "answer as probable as it does for nearly every digit.",
     "ink": "There is more or less ink than in a training image: a very thick or thin "
     "pen, low contrast, or a scribble.",
     "placement": "The digit is not as large as MNIST's, or not where they are: the "
     "whole canvas resized, not centred, or stretched.",
 }
-SERIOUS = ("blank", "range", "logits", "polarity", "background")  # answers are void
+# Answers are void then.
+SERIOUS = ("blank", "range", "logits", "polarity", "background", "no digit")
 
 
 @dataclass(frozen=True)

@@ -56,20 +56,33 @@ class Classifier:
     reference: Reference | None = None  # None: nothing but blankness is checked
     pipeline: Pipeline = MNIST_PIPELINE
     sha256: str = ""  # of the checkpoint
+    threshold: float = 0.0  # a less probable answer is refused: that is no digit
+
+    def __post_init__(self):
+        if not (isinstance(self.threshold, int | float) and 0 <= self.threshold < 1):
+            raise ValueError(
+                f'the threshold of "no digit" is {self.threshold!r}; expected a '
+                "probability from 0 (refuse nothing) to below 1. Train it anew."
+            )
 
     @classmethod
     def load(cls, path: Path = checkpoint.ARTIFACTS / "best_model.pt") -> "Classifier":
         """The classifier of a checkpoint, after its golden test.
 
-        Raises what checkpoint.load raises, and GoldenError.
+        Without a threshold on its card it refuses nothing. Raises what checkpoint.load
+        raises; CheckpointError for a card of another version; GoldenError.
         """
         saved = checkpoint.load(path)
         reference = saved.card.get("reference")
-        classifier = cls(
-            saved.model,
-            Reference.from_card(reference) if reference else None,
-            sha256=saved.sha256,
-        )
+        try:
+            classifier = cls(
+                saved.model,
+                Reference.from_card(reference) if reference else None,
+                sha256=saved.sha256,
+                threshold=saved.card.get("threshold", 0.0),
+            )
+        except ValueError as error:
+            raise checkpoint.CheckpointError(f"{Path(path).name}: {error}") from error
         if saved.golden:
             classifier.test_golden(saved.golden)
         return classifier
@@ -94,6 +107,12 @@ class Classifier:
                 most = float(np.finfo(np.float32).max)
                 alarm = Alarm("logits", "logit", worst, -most, most, "network")
                 alarms = tuple(sorted([*alarms, alarm], key=lambda a: not a.serious))
+            elif (sure := float(softmax(logits).max())) < self.threshold:
+                alarms += (
+                    Alarm(
+                        "no digit", "probability", sure, self.threshold, 1.0, "network"
+                    ),
+                )
         # The one place where an answer is refused: a reason, and no label.
         reason = next((str(alarm) for alarm in alarms if alarm.serious), "")
         label = None if reason else int(logits.argmax())

@@ -179,6 +179,7 @@ def fault_matrix(classifier, digits: Digits) -> list[dict[str, object]]:
             predict_logits(suspect.model, inputs), digits.labels, digits.source
         )
         rings = classifier.reference.outside(inputs)
+        rings["no digit"] = report.probabilities.max(1) < classifier.threshold
         try:
             suspect.test_golden(golden)
             noticed = False

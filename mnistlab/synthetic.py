@@ -1,10 +1,13 @@
 """Digits that a script writes, warps, writes in other forms, and draws as images.
 
+And what is no digit: letters, marks, scribbles, digits taken apart or two at once.
+
 What training and tests can make without a download. Every drawing is a list of
 strokes, float (n, 2), y down; every image uint8 (28, 28), ink 255 on paper 0.
 """
 
 import json
+from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
 
@@ -22,7 +25,10 @@ from mnistlab.strokes import (
     rasterize,
 )
 
-FORMS = json.loads(Path(__file__).with_name("forms.json").read_text("utf-8"))
+FORMS, OTHERS = (
+    json.loads(Path(__file__).with_name(name).read_text("utf-8"))
+    for name in ("forms.json", "others.json")
+)
 FORMS = {int(digit): FORMS[digit] for digit in "0123456789"}  # not the text about it
 
 
@@ -60,12 +66,17 @@ def handwrite(
         )
     check_number("jitter", jitter, 0, 3)
     check_number("size_px", size_px, 1, canvas_px - BRUSH_PX)
+    drawing = _write(FORMS[digit][form], rng, jitter)
+    return place(drawing, size_px, center, canvas_px)
+
+
+def _write(form: list, rng: np.random.Generator, jitter: float) -> Drawing:
     turn, shear = rng.uniform((-0.15, -0.15), (0.15, 0.3)) * jitter
     stretch = np.exp(rng.uniform(-0.2, 0.2) * jitter)
     slant = [[stretch, turn], [-turn - shear, 1 / stretch]]
     phase = rng.uniform(0, 2 * np.pi, 2)
     drawing = []
-    for curves in FORMS[digit][form]:
+    for curves in form:
         ends = [0, *np.cumsum([len(curve) for curve in curves]) - 1]
         points = np.concatenate(curves).astype(float)
         points += rng.normal(0, 1.8 * jitter, points.shape)
@@ -75,7 +86,7 @@ def handwrite(
         x = x + 2 * jitter * np.sin(y / 20 + phase[0])
         y = y + 2 * jitter * np.sin(x / 20 + phase[1])
         drawing.append(np.stack([x, y], axis=1) @ slant)
-    return place(drawing, size_px, center, canvas_px)
+    return drawing
 
 
 def _smooth(points: np.ndarray, per_interval: int = 5) -> np.ndarray:
@@ -100,8 +111,9 @@ def warp(strokes: Drawing, rng: np.random.Generator, strength: float = 1.0) -> D
     slow wave of up to 4 % of its size. Any units; the size stays about the same.
     """
     turn, slant, stretch = rng.uniform(-1, 1, 3) * (0.25, 0.3, 0.2) * strength
-    rotate = [[np.cos(turn), np.sin(turn)], [-np.sin(turn), np.cos(turn)]]
-    matrix = rotate @ np.array([[np.exp(stretch), 0], [slant, np.exp(-stretch)]])
+    matrix = _rotation(turn) @ np.array(
+        [[np.exp(stretch), 0], [slant, np.exp(-stretch)]]
+    )
     size = max(np.ptp(np.concatenate(strokes), axis=0).max(), 1)
     phase, pace = rng.uniform(0, 2 * np.pi, 2), rng.uniform(3, 7, 2) / size
     depth = rng.uniform(0, 0.04, 2) * size * strength
@@ -109,6 +121,50 @@ def warp(strokes: Drawing, rng: np.random.Generator, strength: float = 1.0) -> D
         (stroke + depth * np.sin(stroke[:, ::-1] * pace + phase)) @ matrix
         for stroke in strokes
     ]
+
+
+def loosen(strokes: Drawing, rng: np.random.Generator, by: float = 1.0) -> Drawing:
+    """A drawing as a hurried pen might write it, whatever the hand.
+
+    Ends are cut short, overshoot or get a hook, of up to 0.08, 0.12 of the stroke or
+    the drawing; strokes change their size by 5 % and their place by 2 %, and two slow
+    waves bend all of it. `by` scales that; 0 changes nothing. Any units.
+    """
+    size = max(np.ptp(np.concatenate(strokes), axis=0).max(), 1e-6)
+    loose = []
+    for stroke in strokes:
+        for _ in range(2 if len(stroke) > 2 else 0):  # one end, then the other
+            stroke, kind = stroke[::-1], rng.random()
+            if kind < 0.25:
+                stroke = part(stroke, 0, 1 - rng.uniform(0, 0.08) * by)
+            elif kind < 0.5:
+                bend = rng.normal(0, 0.3) + (kind > 0.42) * rng.uniform(-2.4, 2.4)
+                step = stroke[-1] - part(stroke, 0.9, 1)[0]
+                step = step / max(np.hypot(*step), 1e-9) @ _rotation(bend)
+                more = step * size * rng.uniform(0.02, 0.12) * by
+                stroke = np.concatenate([stroke, [stroke[-1] + more]])
+        middle, grown = stroke.mean(0), np.exp(rng.normal(0, 0.05 * by, 2))
+        away = rng.normal(0, 0.02 * by, 2) * size * (len(strokes) > 1)
+        loose.append((stroke - middle) * grown + middle + away)
+    for _ in range(2):
+        phase, pace = rng.uniform(0, 2 * np.pi, 2), rng.uniform(4, 11, 2) / size
+        depth = rng.normal(0, 0.018 * by, 2) * size
+        loose = [s + depth * np.sin(s[:, ::-1] * pace + phase) for s in loose]
+    return loose
+
+
+def part(stroke: np.ndarray, start: float, stop: float) -> np.ndarray:
+    """What lies between two shares, 0 to 1, of a stroke's length: float (n, 2)."""
+    along = np.hypot(*np.diff(stroke, axis=0).T).cumsum()
+    along = np.concatenate([[0], along]) / max(along[-1], 1e-9)
+    inside = stroke[(along > start) & (along < stop)]
+    ends = [[np.interp(at, along, axis) for axis in stroke.T] for at in (start, stop)]
+    return np.concatenate([ends[:1], inside, ends[1:]])
+
+
+def _rotation(angle: float) -> np.ndarray:
+    cos, sin = np.cos(angle), np.sin(angle)
+    return np.array([[cos, sin], [-sin, cos]])
 
 
 # What a form adds to a plain digit, as points in shares of the digit's own box (0
@@ -143,15 +199,23 @@ def add_form(strokes: Drawing, digit: int, rng: np.random.Generator) -> Drawing:
 
 
 def draw(
-    strokes: Drawing, rng: np.random.Generator, pipeline: Pipeline = MNIST_PIPELINE
+    strokes: Drawing,
+    rng: np.random.Generator,
+    pipeline: Pipeline = MNIST_PIPELINE,
+    wide: bool = False,
 ) -> np.ndarray:
     """One drawing as the pad would show it and the pipeline would frame it.
 
-    Any place, 100 to 240 px, brush 8 to 32 px, on a canvas of 280. Returns uint8
-    (28, 28): what the pipeline has before it normalises.
+    Any place, 100 to 240 px, brush 8 to 32 px, on a canvas of 280; or, if `wide`, 80
+    to 240 px and a brush of 4 to 40, at most 0.3 of the size. Returns uint8 (28, 28):
+    what the pipeline has before it normalises.
     """
-    brush = rng.uniform(8, 32)
-    canvas = rasterize(random_place(strokes, rng, brush_px=brush), brush)
+    if wide:
+        low = high = rng.uniform(80, 240)
+        brush = min(rng.uniform(4, 40), 0.3 * low)
+    else:
+        low, high, brush = 100, 240, rng.uniform(8, 32)
+    canvas = rasterize(random_place(strokes, rng, low, high, brush), brush)
     return to_input(canvas, pipeline[:-1])
 
 
@@ -165,9 +229,9 @@ def pen_images(
 ) -> Digits:
     """Every drawing of pens, `copies` times, each time warped, placed and inked anew.
 
-    pens: pendigits.PenDigits. strength: of the warp, 0 for none. other_forms: the
-    share of 0, 1, 7 and 9 that get another form. The order is that of pens, again for
-    each copy.
+    pens: pendigits.PenDigits. strength: of loosening and warp, 0 for none and for
+    ordinary pens. other_forms: the share of 0, 1, 7 and 9 that get another form. The
+    order is that of pens, again for each copy.
     """
     rng, images = np.random.default_rng(seed), []
     for _ in range(copies):
@@ -175,15 +239,122 @@ def pen_images(
             if digit in ADDED and rng.random() < other_forms:
                 strokes = add_form(strokes, digit, rng)
             if strength:
-                strokes = warp(strokes, rng, strength)
-            images.append(draw(strokes, rng, pipeline))
+                strokes = warp(loosen(strokes, rng, strength), rng, strength)
+            images.append(draw(strokes, rng, pipeline, wide=strength > 0))
     return Digits(np.stack(images), np.tile(pens.labels, copies), pens.source)
 
 
-def hand_images(n: int, seed: int, pipeline: Pipeline = MNIST_PIPELINE) -> Digits:
-    """n digits of the scripted hand in all its forms, warped: 0, 1, ... 9, 0, ..."""
+def hand_images(
+    n: int, seed: int, pipeline: Pipeline = MNIST_PIPELINE, wide: bool = False
+) -> Digits:
+    """n digits of the scripted hand in all its forms, warped: 0, 1, ... 9, 0, ...
+
+    `wide` is for training: looser, warped more, with pens of all widths.
+    """
     rng, labels, images = np.random.default_rng(seed), np.arange(n) % 10, []
     for digit in labels.tolist():
-        strokes = handwrite(digit, seed=rng, jitter=rng.uniform(0.5, 1.6))
-        images.append(draw(warp(strokes, rng, 0.7), rng, pipeline))
+        jitter = rng.uniform(0.5, 2.0 if wide else 1.6)
+        strokes = handwrite(digit, seed=rng, jitter=jitter)
+        strokes = loosen(strokes, rng) if wide else strokes
+        strokes = warp(strokes, rng, 1.0 if wide else 0.7)
+        images.append(draw(strokes, rng, pipeline, wide))
     return Digits(np.stack(images), labels, "the scripted hand")
+
+
+# --- what is no digit ---------------------------------------------------------------
+
+
+def _other(book: str):
+    """A maker of what is written in others.json under this heading."""
+
+    def written(rng, digit_of):
+        forms = OTHERS[book][rng.choice(list(OTHERS[book]))]
+        return _write(forms[rng.choice(list(forms))], rng, rng.uniform(0.5, 2.0))
+
+    return written
+
+
+def _scribble(rng, digit_of):
+    counts = rng.integers(6, 22, rng.integers(1, 3))
+    return [_smooth(rng.uniform(0, 100, (n, 2))) for n in counts]
+
+
+def _lines(rng, digit_of):
+    return [rng.uniform(0, 100, (n, 2)) for n in rng.integers(2, 5, rng.integers(2, 5))]
+
+
+def _two(rng, digit_of):
+    (first, _), (second, _) = digit_of(range(10)), digit_of(range(10))
+    beside = int(rng.random() < 0.2)  # or below
+    shift = rng.normal(0, 10, 2)
+    shift[beside] = np.concatenate(first)[:, beside].max() + rng.uniform(4, 50)
+    shift[beside] -= np.concatenate(second)[:, beside].min()
+    return [*first, *(stroke + shift for stroke in second)]
+
+
+def _turned(rng, digit_of):
+    turn = _rotation(rng.uniform(1.25, 1.9) * rng.choice([-1, 1]))
+    return [stroke @ turn for stroke in digit_of((2, 3, 4, 5, 7))[0]]
+
+
+def _mirrored(rng, digit_of):
+    return [stroke * (-1, 1) for stroke in digit_of((3, 6, 9))[0]]
+
+
+def _piece(rng, digit_of):
+    strokes, digit = digit_of((0, 2, 7))
+    start, stop = {0: (0, 0.7), 2: (0.5, 1), 7: (0, 0.45)}[digit]
+    return [part(strokes[0], start, stop)]
+
+
+def _scrambled(rng, digit_of):
+    pieces = []
+    for stroke in digit_of((0, 2, 3, 4, 5, 6, 8, 9))[0]:
+        cut = rng.uniform(0.3, 0.7)
+        for piece in (part(stroke, 0, cut), part(stroke, cut, 1)):
+            middle = piece.mean(0)
+            turned = (piece - middle) @ _rotation(rng.uniform(0.8, 5.4))
+            pieces.append(turned + middle + rng.normal(0, 18, 2))
+    return pieces
+
+
+# kind -> a function of a generator and a source of digits that gives a drawing
+NO_DIGIT: dict[str, Callable] = {
+    "letters": _other("letters"),
+    "other letters": _other("other letters"),
+    "marks": _other("marks"),
+    "more marks": _other("more marks"),
+    "scribbles": _scribble,
+    "lines": _lines,
+    "two digits": _two,
+    "turned digits": _turned,
+    "pieces": _piece,
+    "scrambled digits": _scrambled,
+    # Never learnt from: on these it is judged.
+    "other marks": _other("other marks"),
+    "mirrored digits": _mirrored,
+}
+
+
+def no_digit_images(
+    n: int, seed: int, kinds: dict[str, float], pens=None
+) -> np.ndarray:
+    """n drawings that show no digit, uint8 (n, 28, 28), warped, with all pens.
+
+    kinds: the share of each, keys of NO_DIGIT. pens: PenDigits; half of the digits
+    that are spoilt come from them, the rest, or all, from the scripted hand.
+    """
+    rng, images = np.random.default_rng(seed), []
+
+    def digit_of(wanted):
+        digit = int(rng.choice(list(wanted)))
+        if pens is not None and rng.random() < 0.5:
+            row = rng.choice(np.flatnonzero(pens.labels == digit))
+            return place(pens.strokes[row], 100), digit
+        return handwrite(digit, seed=rng, size_px=100), digit
+
+    shares = np.array(list(kinds.values())) / sum(kinds.values())
+    for kind in rng.choice(list(kinds), n, p=shares):
+        strokes = warp(loosen(NO_DIGIT[kind](rng, digit_of), rng), rng, 0.7)
+        images.append(draw(strokes, rng, wide=True))
+    return np.stack(images)

@@ -42,6 +42,7 @@ def fit(
     train: Digits,
     validation: Digits | None = None,
     *,
+    no_digit: np.ndarray | None = None,
     epochs: float = 3,
     batch_size: int = 128,
     optimizer: str = "adamw",
@@ -62,7 +63,9 @@ def fit(
     label_smoothing=0. Best is the epoch with the highest validation accuracy;
     without `validation` the last weights are kept and nothing is measured.
     `epochs` may be a fraction. `patience` epochs without a new best end the
-    training. `augment` gets a batch (B, 1, 28, 28) and a generator. bfloat16
+    training. `no_digit`, images uint8 (M, 28, 28), are learnt with the ten classes
+    equally probable (outlier exposure, Hendrycks 2019); nothing is measured on
+    them. `augment` gets a batch (B, 1, 28, 28) and a generator. bfloat16
     None: where the processor computes in it. The interrupt key ends training
     early, too. Same seed, machine and threads: the same weights, bit for bit.
 
@@ -83,8 +86,12 @@ def fit(
         )
     device = next(model.parameters()).device
     inputs = torch.from_numpy(normalize(train.images))[:, None].to(device)
-    labels = torch.from_numpy(train.labels).to(device)
-    n_steps = max(1, round(epochs * math.ceil(len(train) / batch_size)))
+    targets = F.one_hot(torch.from_numpy(train.labels), 10).float().to(device)
+    if no_digit is not None:  # no answer is to be more probable than another
+        others = torch.from_numpy(normalize(no_digit))[:, None].to(device)
+        inputs = torch.cat([inputs, others])
+        targets = torch.cat([targets, targets.new_full((len(others), 10), 0.1)])
+    n_steps = max(1, round(epochs * math.ceil(len(inputs) / batch_size)))
     optim = OPTIMIZERS[optimizer](model.parameters(), lr=lr)
     cycle = torch.optim.lr_scheduler.LambdaLR(
         optim, lambda step: one_cycle(step / n_steps) if schedule else 1.0
@@ -107,14 +114,14 @@ def fit(
             while step < n_steps:
                 started = time.perf_counter()
                 model.train()
-                order = torch.randperm(len(train), generator=generator)
+                order = torch.randperm(len(inputs), generator=generator)
                 for chosen in order.split(batch_size)[: n_steps - step]:
                     batch = inputs[chosen]  # (B, 1, 28, 28)
                     if augment:
                         batch = augment(batch, generator)
                     with torch.autocast(device.type, torch.bfloat16, bfloat16):
                         logits = model(batch)  # (B, 10)
-                        loss = cross_entropy(logits.float(), labels[chosen])
+                        loss = cross_entropy(logits.float(), targets[chosen])
                     if not math.isfinite(loss.item()):
                         kept = f"its best weights so far, of epoch {best_epoch}"
                         kept = kept if best_epoch else "no good weights: build it anew"
@@ -203,3 +210,26 @@ def random_affine(
     grid = F.affine_grid(matrix, (n, 1, 28, 28), align_corners=False)
     moved = F.grid_sample(images[:n] - paper, grid, align_corners=False) + paper
     return torch.cat([moved, images[n:]])
+
+
+def temperature(logits: np.ndarray, labels: np.ndarray) -> float:
+    """By what to divide logits (N, 10) so that probabilities mean what they say.
+
+    Temperature scaling (Guo et al. 2017): the one number that makes the labels of
+    digits which were not learnt most probable. It changes no answer.
+    """
+    logits, labels = torch.from_numpy(logits).double(), torch.from_numpy(labels)
+    candidates = np.geomspace(0.1, 10, 461).tolist()  # 1 % apart
+    return min(candidates, key=lambda t: float(F.cross_entropy(logits / t, labels)))
+
+
+def divide_logits(model: nn.Sequential, by: float) -> None:
+    """Fold a temperature into the last layer, nn.Linear, of a network, in place.
+
+    Raises ValueError unless it is a finite number above 0.
+    """
+    if not (math.isfinite(by) and by > 0):
+        raise ValueError(f"the temperature is {by}; expected a finite number above 0.")
+    with torch.no_grad():
+        model[-1].weight /= by
+        model[-1].bias /= by
