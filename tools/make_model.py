@@ -67,9 +67,11 @@ JUDGED = ("other letters", "other marks", "mirrored digits")
 FOLDS, WRITERS, N_OF_A_KIND = 3, range(1, 31), 500
 NOT_GOOD_AT = (
     "canvases that are only resized: see pens_canvas_only_resized",
-    "forms of digits that neither MNIST, pendigits nor the scripted hand writes",
-    "letters that look like a digit: o, l, I, z, Z, s, S, b, g, q",
-    "pieces and turned digits: a half of one digit often is another",
+    "forms of digits that neither MNIST, pendigits nor the scripted hand writes: see "
+    "the worst writers in estimated",
+    "marks and letters unlike those that it has learnt: see estimated, refused",
+    "letters that look like a digit (o l I z Z s S b g q), which it is not to refuse",
+    "pieces of digits and turned ones: half of one digit often is another",
 )
 
 
