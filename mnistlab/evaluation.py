@@ -14,7 +14,7 @@ from mnistlab.preprocess import normalize
 
 @contextmanager
 def eval_mode(model: nn.Module) -> Iterator[None]:
-    """Evaluation mode and no gradients; the model's own mode is put back.
+    """Evaluation mode and no gradients; each layer's own mode is put back.
 
     In training mode batch norm would use the statistics of the very images that
     it is tested on, which flatters a batch and is meaningless for one drawing.
@@ -30,9 +30,7 @@ def eval_mode(model: nn.Module) -> Iterator[None]:
             module.training = True
 
 
-def predict_logits(
-    model: nn.Module, images: np.ndarray, batch_size: int = 125
-) -> np.ndarray:
+def predict_logits(model: nn.Module, images: np.ndarray) -> np.ndarray:
     """Logits float32 (N, 10) of uint8 images (N, 28, 28), or of float32 inputs
     (N, 28, 28) that are already normalised. Anything else: ValueError."""
     if images.dtype not in (np.uint8, np.float32) or images.shape[1:] != (28, 28):
@@ -40,15 +38,14 @@ def predict_logits(
             f"images are {images.dtype} {images.shape}; expected (N, 28, 28), uint8 "
             "or, once normalised, float32."
         )
-    device = next(model.parameters()).device
-    outputs = []
+    device, outputs = next(model.parameters()).device, [np.empty((0, 10), np.float32)]
     with eval_mode(model):
-        for start in range(0, len(images), batch_size):
-            batch = images[start : start + batch_size]
+        for start in range(0, len(images), 125):
+            batch = images[start : start + 125]
             batch = normalize(batch) if batch.dtype == np.uint8 else batch
             inputs = torch.from_numpy(batch)[:, None].to(device)  # (B, 1, 28, 28)
             outputs.append(model(inputs).float().cpu().numpy())
-    return np.concatenate(outputs) if outputs else np.empty((0, 10), np.float32)
+    return np.concatenate(outputs)
 
 
 def softmax(logits: np.ndarray) -> np.ndarray:
@@ -77,8 +74,7 @@ class Report:
         return self.logits.argmax(1)
 
     @property
-    def correct(self) -> np.ndarray:
-        """bool (N,)"""
+    def correct(self) -> np.ndarray:  # bool (N,)
         return self.predictions == self.labels
 
     @property
@@ -128,13 +124,12 @@ class Report:
         return {"accuracy": accuracy, "n": len(self), "source": self.source}
 
     def __str__(self) -> str:
-        shares = [f"{share:.1%}" for share in self.per_class]
-        classes = "  ".join(f"{digit}: {share}" for digit, share in enumerate(shares))
-        return (
-            f"{self.accuracy:.2%} of {len(self):,} ({self.source}), "
-            f"loss {self.loss:.3f}, calibration error {self.calibration_error:.3f}\n"
-            + classes.replace("nan%", "no samples")
-        )
+        first = f"{self.accuracy:.2%} of {len(self):,} ({self.source}), "
+        first += f"loss {self.loss:.3f}, calibration error {self.calibration_error:.3f}"
+        shares = enumerate(self.per_class)
+        classes = [f"{digit}: {share:.1%}" for digit, share in shares]
+        second = "  ".join(classes).replace("nan%", "no samples")
+        return f"{first}\n{second}"
 
 
 def evaluate(model: nn.Module, digits: Digits) -> Report:

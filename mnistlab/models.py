@@ -4,8 +4,6 @@ Every network takes float32 (N, 1, 28, 28), normalised by preprocess.normalize,
 and returns logits float32 (N, 10). `print` one to see its layers.
 """
 
-from collections.abc import Callable
-
 import torch
 from torch import nn
 
@@ -22,34 +20,29 @@ class Network(nn.Sequential):
         return sum(p.numel() for p in self.parameters())
 
     def __repr__(self) -> str:
-        was_training, rows = self.training, []
+        was_training, rows = self.training, [self._get_name()]
         self.eval()
         x = torch.zeros(1, 1, 28, 28, device=next(self.parameters()).device)
         with torch.no_grad():
             for layer in self:
                 x = layer(x)
                 count = sum(p.numel() for p in layer.parameters())
-                shape = " x ".join(str(size) for size in x.shape[1:])
+                shape = " x ".join(map(str, x.shape[1:]))
                 rows.append(f"  {layer._get_name():<18} {shape:<14} {count:>9,}")
         self.train(was_training)
-        total = f"  {'parameters':<33} {self.parameter_count:>9,}"
-        return "\n".join([self._get_name(), *rows, total])
+        rows.append(f"  {'parameters':<33} {self.parameter_count:>9,}")
+        return "\n".join(rows)
 
 
 def _conv_pool(inputs: int, outputs: int, size: int, padding: int):
-    """Convolution, pooling, batch norm (so no bias), ReLU.
-
-    Pooling first gives batch norm and ReLU a quarter of the work.
-    """
-    return [
-        nn.Conv2d(inputs, outputs, size, padding=padding, bias=False),
-        *(nn.MaxPool2d(2), nn.BatchNorm2d(outputs), nn.ReLU()),
-    ]
+    """Pooling comes first: batch norm (so no bias) and ReLU have less to do."""
+    conv = nn.Conv2d(inputs, outputs, size, padding=padding, bias=False)
+    return [conv, nn.MaxPool2d(2), nn.BatchNorm2d(outputs), nn.ReLU()]
 
 
 def _conv_norm(inputs: int, outputs: int):
-    convolution = nn.Conv2d(inputs, outputs, 3, padding=1)
-    return [convolution, nn.BatchNorm2d(outputs), nn.ReLU()]
+    conv = nn.Conv2d(inputs, outputs, 3, padding=1)
+    return [conv, nn.BatchNorm2d(outputs), nn.ReLU()]
 
 
 def _dense(inputs: int, outputs: int, dropout: float):
@@ -132,10 +125,8 @@ class DigitCNN(Network):
         )
 
 
-NETWORKS: dict[str, Callable[..., Network]] = {
-    network.__name__: network
-    for network in (Linear, MLP, SimpleCNN, ImprovedCNN, FastCNN, DigitCNN)
-}
+_STORY = Linear, MLP, SimpleCNN, ImprovedCNN, FastCNN, DigitCNN
+NETWORKS = {network.__name__: network for network in _STORY}
 
 
 def build(name: str, **arguments) -> Network:

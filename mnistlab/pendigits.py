@@ -29,9 +29,7 @@ TABLET_UNITS = 500
 # first nine of np.random.default_rng(0).permutation(30) + 1.
 TEST_WRITERS = (3, 11, 12, 22, 27)
 VALIDATION_WRITERS = (5, 17, 24, 29)
-TRAIN_WRITERS = tuple(
-    sorted(set(range(1, 31)) - set(TEST_WRITERS) - set(VALIDATION_WRITERS))
-)
+TRAIN_WRITERS = tuple(sorted({*range(1, 31)} - {*TEST_WRITERS, *VALIDATION_WRITERS}))
 
 
 @dataclass(frozen=True)
@@ -58,9 +56,8 @@ class PenDigits:
         """Keep the drawings of these writers; ValueError for one who is not here."""
         wanted, present = set(writers), set(self.writers.tolist())
         if missing := wanted - present:
-            raise ValueError(
-                f"{self.source}: no writer {sorted(missing)}, only {sorted(present)}"
-            )
+            only = f"no writer {sorted(missing)}, only {sorted(present)}"
+            raise ValueError(f"{self.source}: {only}")
         return self.take(np.flatnonzero(np.isin(self.writers, list(wanted))))
 
 
@@ -83,37 +80,37 @@ def read_unipen(text: str, source: str = "this UNIPEN text") -> PenDigits:
     """
     strokes, labels, writers = [], [], []
     for number, record in enumerate(re.split(r"^\.SEGMENT", text, flags=re.M)[1:], 1):
-        found = _DIGIT.fullmatch(record)
-        blocks = found["pens"].split(".PEN_UP")[:-1] if found else []
-        points = [np.array(re.findall(r"(\d+) +(\d+)", b), float) for b in blocks]
-        first, last = (found["first"], found["last"]) if found else (0, 0)
-        if not found or len(points) != int(last or first) - int(first) + 1:
+        if found := _DIGIT.fullmatch(record):
+            blocks = found["pens"].split(".PEN_UP")[:-1]
+            first, last = int(found["first"]), int(found["last"] or found["first"])
+        if not found or len(blocks) != last - first + 1:
             raise ValueError(
-                f"digit {number} of {source}: {len(points)} pen-downs read after "
-                f"{record[:40]!r}; expected a label of 0 to 9, a .COMMENT that agrees, "
-                f"and as many whole pen-downs as it says, of lines x y within 0..500. "
-                f"The file is cut or of another kind than {PENS_FILE}: fetch it again."
+                f"digit {number} of {source}, {record[:40]!r}: expected a label of 0 "
+                "to 9, a .COMMENT that agrees, and as many whole pen-downs as it says, "
+                "of lines x y within 0..500. The file is cut or of another kind than "
+                f"{PENS_FILE}: fetch it again."
             )
+        points = [np.array(re.findall(r"(\d+) +(\d+)", b), float) for b in blocks]
         strokes.append([one * (1, -1) + (0, TABLET_UNITS) for one in points])
         labels.append(int(found["label"]))
         writers.append(int(found["writer"]))
     if not strokes:
         raise ValueError(
-            f"{source} has no .SEGMENT line, so no digits; expected the unpacked text "
-            f"of {PENS_FILE}, not the table of features that UCI also offers"
+            f"{source} has no .SEGMENT line; expected the unpacked {PENS_FILE}, not "
+            "the table of features that UCI also offers"
         )
     return PenDigits(tuple(strokes), np.array(labels), np.array(writers), source)
 
 
 def load_pens() -> PenDigits:
-    """Load the recorded pens of UCI pendigits, fetching them at the first call.
+    """Load the recorded pens, fetching them into data_folder()/pendigits at first.
 
-    The text is kept in data_folder()/pendigits. Raises data.DataUnavailable where it
-    cannot be fetched, data.DataCorrupt for a file that is there but is not the known.
+    Raises data.DataUnavailable where they cannot be fetched, data.DataCorrupt for a
+    file that is there but is not the known.
     """
     path = data.data_folder() / "pendigits" / PENS_FILE
     if not path.exists():
-        data.download([PENS_URL], path, md5=PENS_MD5, unpack=_unpack)
+        data.download([PENS_URL], path, PENS_MD5, _unpack)
     return read_unipen(data.read_known(path, PENS_MD5).decode("ascii"), PENS_SOURCE)
 
 
@@ -127,8 +124,7 @@ def _unpack(archive: bytes) -> bytes:
 def pens_or_hand(n: int, seed: int = 0) -> PenDigits:
     """Draw n digits, all classes alike: recorded pens, or the scripted hand offline.
 
-    Prints one line that says which; `source` says it, too. The strokes are in the
-    units of their source. Raises ValueError if there are not n.
+    Prints which; `source` says it, too. Raises ValueError if there are not n.
     """
     check_number("n", n, 1, 1_000_000, whole=True)
     try:

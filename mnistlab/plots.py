@@ -17,6 +17,7 @@ from mnistlab.preprocess import Stage, as_grey
 from mnistlab.training import History
 
 DARK, MID = "#1a1a1a", "#3b6fb6"  # told apart in grey, too
+Panels = Mapping[str, Mapping[str, str]]
 CELL = {"ha": "center", "va": "center", "fontsize": 8}
 STYLE = {
     "figure.dpi": 100,
@@ -106,14 +107,10 @@ def show_history(history: History) -> None:
         right.plot(epochs, np.multiply(getattr(history, f"{split}_accuracy"), 100))
     left.set(xlabel="epoch", ylabel="cross-entropy", xticks=epochs)
     right.set(xlabel="epoch", ylabel="accuracy, %", xticks=epochs)
-    right.axvline(history.best_epoch, color="#999999", lw=1, zorder=0)
-    right.annotate(
-        " best",
-        (history.best_epoch, 0.03),
-        xycoords=("data", "axes fraction"),
-        ha="right" if history.best_epoch == len(epochs) else "left",
-        color="#666666",
-    )
+    best, side = history.best_epoch, history.best_epoch == len(epochs)
+    right.axvline(best, color="#999999", lw=1, zorder=0)
+    look = {"color": "#666666", "ha": "right" if side else "left"}
+    right.text(best, 0.03, " best", **look, transform=right.get_xaxis_transform())
     left.legend()
     plt.show()
 
@@ -133,10 +130,9 @@ def show_confusion(report: Report) -> None:
 
 
 def show_reliability(reports: Mapping[str, Report]) -> None:
-    """How often an answer is right that claims to be: one line for each report.
+    """Mean confidence against accuracy in 15 bins, per cent; a line for each report.
 
-    In each of 15 bins, the mean confidence against the accuracy, in per cent; on the
-    diagonal, what is claimed holds. Named with the expected calibration error, ECE.
+    On the diagonal what is claimed holds. ECE: the expected calibration error.
     """
     ((ax,),) = _axes(1, 1, 4.6, 4.2)
     ax.axline((0, 0), (100, 100), color="#999999", lw=1)
@@ -165,16 +161,10 @@ def show_shares(shares: np.ndarray, ylabel: str, title: str = "") -> None:
     plt.show()
 
 
-def show_bands(
-    table: pd.DataFrame,
-    x: str,
-    panels: Mapping[str, Mapping[str, str]],
-    log: bool = False,
-) -> None:
+def show_bands(table: pd.DataFrame, x: str, panels: Panels, log: bool = False) -> None:
     """Curves over repeated runs: their mean, in a band from lowest to highest.
 
-    One panel for each y label, in it one curve for each {name: column of the
-    table}; in per cent where the label says "%" or "points".
+    One panel for each y label, in it one curve for each {name: column of the table}.
     """
     (axes,) = _axes(1, len(panels), 4.1 * len(panels), 3.1)
     runs = table.groupby(x)
@@ -189,21 +179,17 @@ def show_bands(
             ax.set_xscale("log")
         if len(curves) > 1:
             ax.legend()
-    n = sorted(set(runs.size()))
-    count = f"{n[0]}" if len(n) == 1 else f"{n[0]} to {n[-1]}"
-    title = f"mean and range of {count} seeds"
+    n = " to ".join(map(str, sorted({runs.size().min(), runs.size().max()})))
+    title = f"mean and range of {n} seeds"
     axes[0].figure.suptitle(title, fontsize=9, color="#666666")
     plt.show()
 
 
-def show_dots(
-    table: pd.DataFrame, by: str, panels: Mapping[str, Mapping[str, str]]
-) -> None:
+def show_dots(table: pd.DataFrame, by: str, panels: Panels) -> None:
     """Every run a hollow mark, the mean of its group a full one.
 
-    One row for each value of the column `by`, from top to bottom in their order;
-    one panel for each x label, in it one mark for each {name: column}; in per cent
-    where the label says "%" or "points".
+    One row for each value of the column `by`, from top to bottom in their order; one
+    panel for each x label, in it one mark for each {name: column of the table}.
     """
     groups = list(dict.fromkeys(table[by]))
     size = 1.6 + 3.4 * len(panels), 1.1 + 0.3 * len(groups)
@@ -229,8 +215,7 @@ def show_matrix(
 ) -> None:
     """Shares (rows, columns) as per cent in the cells of a table, shaded by them.
 
-    0 and 100 stand for none and all, 1 and 99 for all that is near them; nan is an
-    empty cell.
+    0 and 100 say none and all, 1 and 99 what is near them; nan is an empty cell.
     """
     shares = np.asarray(shares, dtype=float)
     height, width = shares.shape

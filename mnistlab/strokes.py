@@ -4,8 +4,6 @@ A *stroke* is a float array (n, 2) of points in canvas pixels, x to the right an
 down; a *drawing* is a list of strokes. Ink is 255, paper is 0. No torch is needed.
 """
 
-from collections.abc import Sequence
-
 import numpy as np
 from PIL import Image, ImageDraw
 
@@ -19,16 +17,13 @@ Drawing = list[np.ndarray]
 
 
 def rasterize(
-    strokes: Sequence[np.ndarray],
-    brush_px: float = BRUSH_PX,
-    canvas_px: int = CANVAS_PX,
+    strokes: Drawing, brush_px: float = BRUSH_PX, canvas_px: int = CANVAS_PX
 ) -> np.ndarray:
     """Draw strokes as a browser's canvas does, with a round, anti-aliased brush.
 
-    strokes: any number of float (n, 2), canvas pixels; a single point is a dot, and
-    what lies outside the canvas is cut off by its edge. Returns uint8
-    (canvas_px, canvas_px), ink 255 on paper 0. Raises ValueError for points that are
-    not finite (n, 2) numbers within 100,000 px and for impossible sizes.
+    A single point is a dot; what lies outside the canvas is cut off by its edge.
+    Returns uint8 (canvas_px, canvas_px), ink 255 on paper 0. Raises ValueError for
+    points that are not finite (n, 2) numbers within 100,000 px, or impossible sizes.
     """
     check_number("canvas_px", canvas_px, 1, LARGEST_CANVAS_PX, whole=True)
     check_number("brush_px", brush_px, 1 / SUPERSAMPLE, canvas_px)
@@ -67,7 +62,7 @@ def _nearest(position: np.ndarray) -> np.ndarray:
     return np.floor(position + 0.5).astype(int)
 
 
-def _checked(strokes: Sequence[np.ndarray]) -> Drawing:
+def _checked(strokes: Drawing) -> Drawing:
     checked = []
     for number, stroke in enumerate(strokes):
         try:
@@ -89,23 +84,21 @@ def check_number(name: str, value: float, low: float, high: float, whole=False) 
     """Raise ValueError, which says what was expected, unless low <= value <= high."""
     kinds = (int, np.integer) if whole else (int, float, np.number)
     if not isinstance(value, kinds) or not low <= value <= high:
-        kind = "a whole number" if whole else "a number"
-        raise ValueError(
-            f"{name} is {value!r}, expected {kind} from {low:g} to {high:g}"
-        )
+        kind = "a whole number from" if whole else "a number from"
+        raise ValueError(f"{name} is {value!r}, expected {kind} {low:g} to {high:g}")
 
 
 def place(
-    strokes: Sequence[np.ndarray],
+    strokes: Drawing,
     size_px: float,
     center: tuple[float, float] | None = None,
     canvas_px: int = CANVAS_PX,
 ) -> Drawing:
-    """Scale and move a drawing: its longer side is size_px, its box sits at center.
+    """Scale and move a drawing: its longer side is size_px, its box lies at center.
 
-    Proportions are kept; a drawing without extent (a dot) is only moved. The brush is
-    not counted. center is (x, y) in pixels, by default the middle of the canvas.
-    Raises ValueError for a drawing without points or impossible numbers.
+    Proportions are kept; a dot is only moved. The brush is not counted. center is
+    (x, y) in pixels, by default the middle of the canvas. Raises ValueError for a
+    drawing without points or impossible numbers.
     """
     check_number("size_px", size_px, 0, FARTHEST_PX)
     strokes = _checked(strokes)
@@ -122,25 +115,21 @@ def place(
 
 
 def random_place(
-    strokes: Sequence[np.ndarray],
+    strokes: Drawing,
     rng: np.random.Generator,
     low: float = 100,
     high: float = 240,
     brush_px: float = BRUSH_PX,
-    canvas_px: int = CANVAS_PX,
 ) -> Drawing:
     """Place a drawing at a random size (longer side low..high px) and position.
 
     All ink, half a brush around the points included, stays on the canvas. Raises
     ValueError where that is impossible.
     """
-    if not 0 <= low <= high <= canvas_px - brush_px:
-        raise ValueError(
-            f"sizes {low:g}..{high:g} px with a {brush_px:g} px brush do not fit a "
-            f"{canvas_px} px canvas; expected low <= high <= {canvas_px - brush_px:g}"
-        )
-    drawing = place(strokes, rng.uniform(low, high), canvas_px=canvas_px)
+    check_number("low", low, 0, high)
+    check_number("high", high, low, CANVAS_PX - brush_px)
+    drawing = place(strokes, rng.uniform(low, high))
     points = np.concatenate(drawing)
-    room = canvas_px - brush_px - np.ptp(points, axis=0)
+    room = CANVAS_PX - brush_px - np.ptp(points, axis=0)
     shift = brush_px / 2 + rng.uniform(0, 1, 2) * room - points.min(axis=0)
     return [stroke + shift for stroke in drawing]

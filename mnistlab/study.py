@@ -8,8 +8,8 @@ it is done.
 import inspect
 import threading
 import traceback
-from collections.abc import Iterator, Mapping, Sequence
-from itertools import chain, product
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -24,11 +24,7 @@ from mnistlab import evaluation, models, preprocess, training
 from mnistlab.checkpoint import ARTIFACTS
 from mnistlab.data import Data, Digits
 
-FIT = {
-    name: parameter.default
-    for name, parameter in inspect.signature(training.fit).parameters.items()
-    if parameter.kind is parameter.KEYWORD_ONLY and name != "progress"
-}
+FIT = {k: v for k, v in training.fit.__kwdefaults__.items() if k != "progress"}
 # n_train None: all images. watch: how many validation images fit looks at after
 # each epoch; it keeps the best weights then, and the last ones if it looks at none.
 DEFAULTS = {"n_train": None, "watch": 0, **FIT}
@@ -54,23 +50,21 @@ def run_grid(
 ) -> pd.DataFrame:
     """Train every combination of a grid; one row for each, in the grid's order.
 
-    grid: settings, each with a value or a list of values; or a list of such
-    grids. Settings are "network", its arguments, "n_train" (that many training
-    images, equally many of each class, drawn by the seed), "watch" and whatever
-    `fit` takes. Columns: the settings, n_train, parameters, seconds, best_epoch,
-    stopped; gap (train minus validation accuracy); and accuracy, loss, confidence,
-    calibration_error and per_class of train, validation, each set of `also`, and
-    of test only where asked for: train_accuracy and so on. At most `measure`
-    images of train and validation are measured. The columns epoch_* hold one
-    entry an epoch; by_epoch unfolds them.
+    grid: settings, each with a value or a list of values; or a list of such grids.
+    Settings are "network", its arguments, "n_train" (that many training images, equally
+    many of each class, drawn by the seed), "watch" and whatever `fit` takes. data:
+    Data, or what data.load takes. Columns: the settings, n_train, parameters, seconds,
+    best_epoch, stopped; gap (train minus validation accuracy); train_accuracy, loss,
+    confidence, calibration_error and per_class, and so on for validation, each set of
+    `also`, and test where asked for; epoch_*, one entry an epoch: by_epoch unfolds
+    them. At most `measure` images of train and validation are measured.
 
-    data: Data, or what data.load takes. n_jobs: so many processes; None: what
-    surrounds the call, as `joblib.parallel_config(backend="dask")`, else only this
-    one. Finished runs are remembered in the folder `memory`, which every worker
-    must see, by settings, data and code; what is damaged there is done again.
-
-    Raises ValueError before anything runs if a network or setting is unknown or
-    the images do not suffice; RunsFailed, when all others are done, if a run fails.
+    n_jobs: so many processes; None: what surrounds the call, as
+    `joblib.parallel_config(backend="dask")`, else only this one. Finished runs are
+    remembered in the folder `memory`, which every worker must see, by settings, data
+    and code; what is damaged there is done again. Raises ValueError before anything
+    runs if a network or setting is unknown or the images do not suffice; RunsFailed,
+    when all others are done, if a run fails.
     """
     also = dict(also or {})
     if taken := {"train", "validation", "test"} & set(also):
@@ -78,30 +72,20 @@ def run_grid(
     data = data_module.load(data) if isinstance(data, str) else data
     runs, asked, several = [], {"network": None}, list | tuple | range | np.ndarray
     for part in [grid] if isinstance(grid, Mapping) else grid:
-        lists = [v if isinstance(v, several) else [v] for v in part.values()]
         asked |= part
-        for values in product(*lists):
-            runs.append(_checked(dict(zip(part, values, strict=True)), data))
-    rest = (joblib.hash([data, list(also.items())]), data, also, test, measure)
-    jobs = {joblib.hash(run): (run, *rest) for run in runs}
-    forgetful = joblib.Memory(None).cache(train_one)
-    try:
-        train = _remembering(Path(memory)) if memory else forgetful
-        known = {k: job for k, job in jobs.items() if train.check_call_in_cache(*job)}
-    except OSError as error:
-        print(f"runs are only returned, not remembered: {error}")
-        train, known = forgetful, {}
-    outcomes = chain(
-        (_attempt(train, key, *job) for key, job in known.items()),
-        _outcomes({k: j for k, j in jobs.items() if k not in known}, train, n_jobs),
-    )
-    results, failed = {}, {}
-    for key, outcome in tqdm(outcomes, "runs", len(jobs), disable=not progress):
-        (failed if isinstance(outcome, str) else results)[key] = outcome
+        lists = [v if isinstance(v, several) else [v] for v in part.values()]
+        combinations = (zip(part, values, strict=True) for values in product(*lists))
+        runs += [_checked(dict(run), data) for run in combinations]
+    keys = [joblib.hash(run) for run in runs]
+    rest = joblib.hash([data, list(also.items())]), data, also, test, measure
+    jobs = {key: (run, *rest) for key, run in zip(keys, runs, strict=True)}
+    outcomes = _outcomes(jobs, _remembering(memory) if memory else train_one, n_jobs)
+    done = dict(tqdm(outcomes, "runs", len(jobs), disable=not progress))
+    failed = {key: done.pop(key) for key in jobs if isinstance(done[key], str)}
     table = pd.DataFrame(
-        {name: _plain(run.get(name)) for name in asked} | results[key]
-        for run in runs
-        if (key := joblib.hash(run)) in results
+        {name: _plain(run.get(name)) for name in asked} | done[key]
+        for key, run in zip(keys, runs, strict=True)
+        if key in done
     )
     if failed:
         named = [f"{_name(jobs[k][0])}: {e.splitlines()[0]}" for k, e in failed.items()]
@@ -130,25 +114,26 @@ def _checked(run: dict[str, Any], data: Data) -> dict[str, Any]:
         models.build(network)  # raises, and names the networks that there are
     parameters = inspect.signature(models.NETWORKS[network]).parameters
     defaults = {**DEFAULTS, **{name: p.default for name, p in parameters.items()}}
-    if unknown := set(run) - {"network", *defaults}:
-        words = f"no setting {', '.join(sorted(unknown))}; {network} has "
-        raise ValueError(f"{_name(run)}: {words}{', '.join(defaults)}.")
+    if unknown := ", ".join(sorted(set(run) - {"network", *defaults})):
+        known = f"{network} has {', '.join(defaults)}"
+        raise ValueError(f"{_name(run)}: no setting {unknown}; {known}.")
     run = {"network": network, **defaults, **run}
     run |= {k: v.item() for k, v in run.items() if isinstance(v, np.generic)}
-    augment = run["augment"]
-    name = getattr(augment, "__qualname__", "<")  # no name: a partial, an object
-    if augment and ("<" in name or augment.__module__ == "__main__"):
-        raise ValueError(
-            f"augment={augment} cannot travel to a worker. Write it as a function in a "
-            "module of its own and import it."
-        )
     if run["patience"] and not run["watch"]:
         raise ValueError(f"{_name(run)}: patience needs watch, images to look at.")
     counts = _subset(data.train, run).counts
     if not counts.all():
         missing = f"there is no {counts.argmin()} among the training images."
         raise ValueError(f"{_name(run)}: {missing}")
-    return {**run, "source": inspect.getsource(augment)} if augment else run
+    if not (augment := run["augment"]):
+        return run
+    called = getattr(augment, "__qualname__", "<")  # no name: a partial, an object
+    if "<" in called or augment.__module__ == "__main__":
+        raise ValueError(
+            f"augment={augment} cannot travel to a worker. Write it as a function in a "
+            "module of its own and import it."
+        )
+    return {**run, "source": inspect.getsource(augment)}
 
 
 def _subset(train: Digits, run: Mapping[str, Any]) -> Digits:
@@ -156,7 +141,7 @@ def _subset(train: Digits, run: Mapping[str, Any]) -> Digits:
     return train if n in (None, len(train)) else train.balanced(n, run["seed"])
 
 
-def _remembering(memory: Path) -> joblib.memory.MemorizedFunc:
+def _remembering(memory: Path) -> Callable:
     """train_one with a memory of its own for each version of what it depends on.
 
     joblib looks at train_one's own lines only, and forgets everything if they change.
@@ -164,16 +149,25 @@ def _remembering(memory: Path) -> joblib.memory.MemorizedFunc:
     rooms = (data_module, preprocess, models, evaluation, training)
     files = [Path(file) for file in (__file__, *(room.__file__ for room in rooms))]
     code = joblib.hash([torch.__version__, *(file.read_bytes() for file in files)])
-    # Compressed for the checksum: an altered bit is noticed, and the run done again.
-    kept = joblib.Memory(memory.absolute() / code, verbose=0, compress=("gzip", 3))
+    folder = Path(memory).absolute() / code
+    try:  # Compressed for the checksum: an altered bit is noticed, the run done again.
+        kept = joblib.Memory(folder, verbose=0, compress=("gzip", 3))
+        data_module.write_atomically(folder / "can-be-written", code.encode())
+    except OSError as error:
+        print(f"runs are only returned, not remembered: {error}")
+        return train_one
     return kept.cache(train_one, ignore=["data", "also"])
 
 
 def _dask(**settings):
-    """joblib's Dask backend; on its own it waits forever for a worker that died."""
+    """joblib's Dask backend, which on its own waits forever for a worker that died,
+    and computes here, where a run that kills must not be, if only one is left."""
     from joblib._dask import DaskDistributedBackend
 
     class Dask(DaskDistributedBackend):
+        def effective_n_jobs(self, n_jobs):  # of 1, joblib would do it in this process
+            return max(2, super().effective_n_jobs(n_jobs))
+
         def submit(self, func, callback=None):
             def tell(future):
                 if error := future.exception():
@@ -183,60 +177,52 @@ def _dask(**settings):
             future.add_done_callback(tell)
             return future
 
+        def effective_n_jobs(self, n_jobs):
+            return max(2, super().effective_n_jobs(n_jobs))
+
     return Dask(**{"wait_for_workers_timeout": 60, **settings})  # one may restart
 
 
 joblib.register_parallel_backend("dask", _dask)
 
 
-def _outcomes(jobs: Mapping[str, tuple], train: Any, n_jobs: int | None) -> Iterator:
+def _outcomes(jobs: dict, train: Callable, n_jobs: int | None) -> Iterator:
     """(key, row or error in words), as runs finish.
 
-    When a worker dies joblib gives up everything. What was being done is then tried
-    again, each run alone, to find the one that kills; the others go on.
+    When a worker dies joblib gives up everything. The first run that was not done is
+    then tried alone: it is the one that kills, or out of the way. The others go on.
     """
-    if not jobs:
-        return
-    begun, left = [], dict(jobs)
-
-    def tasks():
-        for key, job in jobs.items():
-            begun.append(key)
-            yield joblib.delayed(_attempt)(train, key, *job)
-
-    workers = joblib.Parallel(
-        n_jobs, return_as="generator_unordered", batch_size=1, pre_dispatch="n_jobs"
-    )
-    try:
-        for key, outcome in workers(tasks()):
-            del left[key]
-            yield key, outcome
-    except Exception as error:
-        suspects = [key for key in begun if key in left] if len(jobs) > 1 else []
-        for key in suspects:
-            yield from _outcomes({key: left.pop(key)}, train, n_jobs)
-        if suspects:
-            yield from _outcomes(left, train, n_jobs)
-        else:  # this one kills, or there is no worker at all
-            yield from ((key, repr(error)) for key in left)
+    left, alone = dict(jobs), False
+    while left:
+        workers = joblib.Parallel(
+            n_jobs, return_as="generator_unordered", batch_size=1, pre_dispatch="n_jobs"
+        )
+        keys = list(left)[: 1 if alone else None]
+        tasks = (joblib.delayed(_attempt)(train, key, *left[key]) for key in keys)
+        try:
+            for key, outcome in workers(tasks):
+                del left[key]
+                yield key, outcome
+            alone = False
+        except Exception as error:
+            alone = len(keys) > 1
+            if not alone:  # this one kills, or there is no worker at all
+                del left[keys[0]]
+                yield keys[0], repr(error)
 
 
-def _attempt(train: Any, key: str, *job) -> tuple[str, dict[str, Any] | str]:
+def _attempt(train: Callable, key: str, *job) -> tuple[str, dict[str, Any] | str]:
     try:
         return key, train(*job)
     except Exception as error:  # whatever a run can raise: run_grid reports it
         return key, f"{error!r}\n{traceback.format_exc()}"
 
 
-def train_one(
-    run: Mapping[str, Any],
-    data_hash: str,  # data and also are remembered by it
-    data: Data,
-    also: Mapping[str, Digits],
-    test: bool,
-    measure: int,
-) -> dict[str, Any]:
-    """One run of run_grid, in this process: numbers, text and tuples by name."""
+def train_one(run, data_hash, data, also, test, measure) -> dict[str, Any]:
+    """One run of run_grid, in this process: numbers, text and tuples by name.
+
+    It is remembered by data_hash instead of data and also, which are large.
+    """
     threads, settings = torch.get_num_threads(), {name: run[name] for name in FIT}
     own = {k: v for k, v in run.items() if k not in {"network", "source", *DEFAULTS}}
     with _alone, torch.random.fork_rng(devices=[]):
@@ -259,11 +245,8 @@ def train_one(
             reports = {n: evaluation.evaluate(model, d) for n, d in sets.items()}
         finally:
             torch.set_num_threads(threads)
-    row = {
-        "n_train": len(train),
-        "parameters": model.parameter_count,
-        "gap": evaluation.gap(reports["train"], reports["validation"]),
-    }
+    row = {"n_train": len(train), "parameters": model.parameter_count}
+    row["gap"] = evaluation.gap(reports["train"], reports["validation"])
     for name, report in reports.items():
         for figure in ("accuracy", "loss", "confidence", "calibration_error"):
             row[f"{name}_{figure}"] = getattr(report, figure)

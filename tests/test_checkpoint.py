@@ -57,7 +57,7 @@ def test_every_network_comes_back_bit_for_bit(path, digits, name):
     model = new(name).train()
     model(torch.randn(8, 1, 28, 28))  # so that batch norm has seen something
     save(path, model)
-    back = load(path, network=name)
+    back = load(path)
     assert back.card["network"] == name
     assert back.card["parameters"] == model.parameter_count
     assert not any(module.training for module in back.model.modules())
@@ -71,14 +71,10 @@ def test_save_returns_what_load_gives(path, saved):
     assert saved.golden["canvases"].dtype == torch.uint8
 
 
-def test_arguments_rebuild_the_network(path):
+def test_arguments_rebuild_the_network_in_a_folder_that_is_made(tmp_path):
+    path = tmp_path / "artifacts" / "runs" / "model.pt"
     save(path, new("MLP", hidden=32, dropout=0.5), arguments={"hidden": 32})
     assert load(path).model[1].out_features == 32
-
-
-def test_a_network_left_on_channels_last_is_saved_just_so(path):
-    model = new("FastCNN").to(memory_format=torch.channels_last)
-    assert same(save(path, model), save(path, new("FastCNN")))
 
 
 def test_the_card_tells_where_a_network_comes_from(path, digits):
@@ -108,16 +104,6 @@ def test_the_hashes_see_weights_and_card(path):
     assert len({a.sha256, b.sha256, c.sha256}) == 3
     assert a.card["weights_sha256"] == c.card["weights_sha256"]
     assert a.card["weights_sha256"] != b.card["weights_sha256"]
-
-
-def test_what_cannot_go_into_a_card_is_named_before_anything_is_written(path):
-    with pytest.raises(TypeError, match="PosixPath.*card|WindowsPath.*card"):
-        save(path, new(), folder=Path())
-    assert not path.exists()
-
-
-def test_the_shipped_pair_lies_in_artifacts():
-    assert checkpoint.ARTIFACTS == Path(__file__).parents[1] / "artifacts"
 
 
 # --- files that cannot be trusted ---------------------------------------------------
@@ -152,13 +138,11 @@ def test_a_missing_file_names_who_makes_it(path):
     [
         b"",
         b"<!DOCTYPE html><title>Log in</title>",
-        b"version https://git-lfs.github.com/spec/v1\n",
         pickle.dumps({"weights": 1}, protocol=2),
         bytes(10_000),
-        b"M",
         b"J\x01",
     ],
-    ids=["empty", "web page", "pointer", "pickle", "zeros", "M", "J"],
+    ids=["empty", "web page", "pickle", "zeros", "J"],
 )
 def test_what_is_no_checkpoint_is_refused(path, content):
     path.write_bytes(content)
@@ -172,7 +156,7 @@ def test_a_checkpoint_of_somebody_else_is_refused(path):
     refused(path, "cannot be read")
 
 
-@pytest.mark.parametrize("share", [0.01, 0.3, 0.5, 0.9, 0.999])
+@pytest.mark.parametrize("share", [0.3, 0.999])
 def test_a_cut_checkpoint_is_refused(path, saved, share):
     content = path.read_bytes()
     path.write_bytes(content[: int(share * len(content))])
@@ -180,8 +164,7 @@ def test_a_cut_checkpoint_is_refused(path, saved, share):
 
 
 @pytest.mark.parametrize("part", ["weights", "golden", "card", "hash"])
-@pytest.mark.parametrize("bit", [0, 7])
-def test_one_altered_bit_in_what_was_saved_is_noticed(path, saved, part, bit):
+def test_one_altered_bit_in_what_was_saved_is_noticed(path, saved, part):
     content = bytearray(path.read_bytes())
     found = {
         "weights": saved.model[1].weight.detach().numpy().tobytes(),
@@ -190,7 +173,7 @@ def test_one_altered_bit_in_what_was_saved_is_noticed(path, saved, part, bit):
         "hash": saved.sha256.encode(),
     }[part]
     assert content.count(found) == 1
-    content[content.index(found) + len(found) - 1] ^= 1 << bit
+    content[content.index(found) + len(found) - 1] ^= 1
     path.write_bytes(content)
     refused(path, ADVICE)
 
@@ -223,10 +206,6 @@ def test_a_hostile_pickle_is_refused_and_not_run(path, tmp_path):
     assert trace.exists()
 
 
-def test_another_network_than_expected_is_refused(path, saved):
-    refused(path, "holds the network Linear; MLP was expected", network="MLP")
-
-
 def forge(path, change=lambda card: card, weights=None):
     """A checkpoint with a true hash over a card or weights that a stranger wrote."""
     content = torch.load(path, weights_only=True)
@@ -237,32 +216,18 @@ def forge(path, change=lambda card: card, weights=None):
     torch.save(forged, path)
 
 
-def without(name):
-    return lambda card: {key: value for key, value in card.items() if key != name}
-
-
 @pytest.mark.parametrize(
     "change, match",
     [
         ({"network": "MLP"}, "do not fit MLP.*Missing key.*4.weight"),
-        ({"network": "ResNet"}, "no network 'ResNet'"),
         ({"network": ["Linear"]}, "do not fit"),
         ({"network": None}, "no network None"),
         ({"arguments": {"width": 3}}, r"Linear cannot be built with {'width': 3}"),
-        ({"arguments": [1, 2]}, "do not fit Linear with"),
         ({"arguments": None}, "do not fit Linear with None"),
         ({"network": "MLP", "arguments": {"hidden": -3}}, "do not fit MLP"),
-        (
-            {"normalization": {"mean": 0.5, "std": 0.5}},
-            f"0.5.*mean {MEAN}, std {STD}.*Train it anew",
-        ),
-        (without("network"), "do not fit None"),
-        (without("arguments"), "do not fit Linear with None"),
-        (without("normalization"), "normalised with None.*Train it anew"),
+        ({"normalization": {"mean": 0.5}}, f"0.5.*mean {MEAN}, std {STD}.*Train it"),
         (lambda card: None, f"cannot be read.*{ADVICE}"),
-        (lambda card: [1], f"cannot be read.*{ADVICE}"),
         (lambda card: [], "normalised with None"),
-        (lambda card: "card", f"cannot be read.*{ADVICE}"),
     ],
 )
 def test_a_card_that_does_not_fit_is_refused(path, saved, change, match):
@@ -294,10 +259,12 @@ def test_the_hash_sees_names_types_and_shapes_in_any_order():
 # --- saving -------------------------------------------------------------------------
 
 
-def test_a_network_that_could_not_be_loaded_again_is_not_saved(path, saved):
+def test_what_could_not_be_loaded_again_is_not_saved(path, saved):
     with pytest.raises(CheckpointError, match="do not fit MLP with {}.*arguments"):
         save(path, new("MLP", hidden=32))  # without saying so
-    assert same(load(path), saved) and saved.card["network"] == "Linear"
+    with pytest.raises(TypeError, match="Path cannot go into a checkpoint's card"):
+        save(path, new(), folder=Path())
+    assert same(load(path), saved)
 
 
 @pytest.mark.parametrize("call", ["fsync", "replace"])
@@ -312,11 +279,6 @@ def test_a_full_disk_leaves_the_old_checkpoint(path, saved, monkeypatch, call):
             save(path, new(seed=1))
     assert same(load(path), saved)
     assert sorted(os.listdir(path.parent)) == before == ["model.json", "model.pt"]
-
-
-def test_a_missing_folder_is_made(tmp_path):
-    path = tmp_path / "artifacts" / "runs" / "model.pt"
-    assert same(save(path, new()), load(path))
 
 
 # One process imports torch and forks writers, which is quicker than many starts.

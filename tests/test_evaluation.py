@@ -34,12 +34,6 @@ def test_the_figures_are_scikit_learn_s(report):
     )
 
 
-def test_per_class_accuracy_weighs_up_to_the_whole(report):
-    counts = np.bincount(report.labels)
-    assert report.per_class @ counts / len(report) == pytest.approx(report.accuracy)
-    assert report.confusion.sum() == len(report) == 400
-
-
 def test_a_class_without_samples_is_no_samples_and_not_zero(report):
     some = report.labels != 3
     less = Report(report.logits[some], report.labels[some], "a test")
@@ -63,15 +57,6 @@ def test_calibration_error_is_the_mean_gap_over_fifteen_bins():
     assert report.calibration_error == pytest.approx(expected, abs=1e-6)
 
 
-def test_calibration_error_of_certain_answers_is_their_error_rate():
-    logits = np.full((100, 10), -100.0, np.float32)
-    logits[:, 7] = 100
-    labels = np.full(100, 7)
-    assert Report(logits, labels, "").calibration_error == pytest.approx(0)
-    labels[:30] = 1
-    assert Report(logits, labels, "").calibration_error == pytest.approx(0.3)
-
-
 def test_the_worst_are_mistakes_and_the_most_confident_come_first(report):
     worst = report.worst(1000)
     assert sorted(worst) == np.flatnonzero(~report.correct).tolist()
@@ -85,20 +70,11 @@ def test_the_gap_is_what_training_accuracy_promises_too_much(report):
     assert gap(perfect, report) == 1 - report.accuracy > 0
 
 
-def test_softmax_survives_large_logits():
-    probabilities = softmax(np.array([[1e4, 0, -1e4], [0, 0, 0]], np.float32))
-    np.testing.assert_allclose(probabilities, [[1, 0, 0], [1 / 3] * 3], rtol=1e-6)
-
-
-def test_the_loss_of_what_was_called_impossible_is_finite():
-    logits = np.float32([[1e4] + [0] * 9])
-    assert Report(logits, np.array([1]), "").loss == pytest.approx(12 * math.log(10))
-
-
-def test_an_untrained_network_loses_about_ln_10(digits):
-    torch.manual_seed(0)
-    assert evaluate(build("DigitCNN"), digits).loss == pytest.approx(
-        math.log(10), abs=0.1
+def test_large_logits_give_probabilities_and_a_finite_loss():
+    logits = np.float32([[1e4] + [0] * 9, [0] * 10])
+    np.testing.assert_allclose(softmax(logits), [[1] + [0] * 9, [0.1] * 10], rtol=1e-6)
+    assert Report(logits[:1], np.array([1]), "").loss == pytest.approx(
+        12 * math.log(10)
     )
 
 
@@ -114,12 +90,8 @@ def test_bytes_and_normalised_floats_give_the_same_logits(digits):
     model = build("FastCNN")
     logits = predict_logits(model, digits.images)
     assert (logits.shape, logits.dtype) == ((200, 10), np.float32)
-    np.testing.assert_array_equal(
-        logits, predict_logits(model, normalize(digits.images))
-    )
-    np.testing.assert_allclose(
-        logits, predict_logits(model, digits.images, batch_size=7), atol=1e-4
-    )
+    floats = predict_logits(model, normalize(digits.images))
+    np.testing.assert_array_equal(logits, floats)
     assert predict_logits(model, digits.images[:0]).shape == (0, 10)
 
 
@@ -139,8 +111,6 @@ def test_evaluating_is_repeatable_and_leaves_the_model_as_it_was(digits, trainin
 
 def test_the_mode_is_put_back_after_an_error_too(digits):
     model = build("FastCNN").train()
-    with pytest.raises(ValueError, match="images"):
-        predict_logits(model, normalize(digits.images).astype(np.float64))
     model[3].register_forward_hook(lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         evaluate(model, digits)
@@ -148,20 +118,9 @@ def test_the_mode_is_put_back_after_an_error_too(digits):
     assert torch.is_grad_enabled()
 
 
-@pytest.mark.parametrize(
-    "images, message",
-    [
-        (np.zeros((2, 784), np.uint8), r"uint8 \(2, 784\).*\(N, 28, 28\)"),
-        (np.zeros((2, 32, 32), np.float32), r"\(2, 32, 32\).*\(N, 28, 28\)"),
-        (np.zeros((2, 28, 28)), "float64.*float32"),
-        (np.zeros((2, 28, 28), np.int64), "int64.*uint8"),
-    ],
-)
-def test_other_images_are_refused(images, message):
-    with pytest.raises(ValueError, match=message):
-        predict_logits(build("Linear"), images)
-
-
-def test_nothing_to_evaluate_is_said(digits):
+def test_other_images_or_none_are_refused(digits):
+    for images in np.zeros((2, 784), np.uint8), np.zeros((2, 28, 28)):
+        with pytest.raises(ValueError, match=r"float64|784.*\(N, 28, 28\).*float32"):
+            predict_logits(build("Linear"), images)
     with pytest.raises(ValueError, match="no images"):
         evaluate(build("Linear"), digits.take(slice(0)))

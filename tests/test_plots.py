@@ -8,7 +8,7 @@ import pytest
 from mnistlab import plots
 from mnistlab.evaluation import Report
 from mnistlab.plots import show_bands, show_dots, show_matrix
-from mnistlab.preprocess import normalize
+from mnistlab.preprocess import MNIST_PIPELINE, normalize, trace
 from mnistlab.training import History
 
 plt.switch_backend("agg")
@@ -58,28 +58,23 @@ def test_digits_are_bright_ink_on_dark_paper_whatever_their_range(digits, prepar
 
 
 def test_stages_stand_under_their_names_over_their_numbers(digits):
-    from mnistlab import preprocess
-
-    stages = preprocess.trace(digits.images[0], preprocess.MNIST_PIPELINE)
+    stages = trace(digits.images[0], MNIST_PIPELINE)
     axes = drawn(plots.show_stages, {"long": stages, "short": stages[:1]})
     assert len(axes) == 2 * len(stages)
     for ax, stage in zip(axes, stages, strict=False):
         assert ax.get_title() == stage.name
         assert f"mean {stage.numbers['mean']:.3g}, border" in ax.get_xlabel()
     assert (axes[0].get_ylabel(), axes[len(stages)].get_ylabel()) == ("long", "short")
-    assert [ax.axison for ax in axes[len(stages) :]] == [True] + [False] * (
-        len(stages) - 1
-    )
+    assert axes[len(stages)].axison
+    assert not any(ax.axison for ax in axes[len(stages) + 1 :])
 
 
 def test_a_history_is_loss_and_accuracy_of_both_sets(report):
     history = History((3, 2), (0.3, 0.5), (), (4, 5), (0.2, 0.1), (), best_epoch=1)
     left, right = drawn(plots.show_history, history)
     assert [list(line.get_ydata()) for line in left.lines] == [[3, 2], [4, 5]]
-    assert [text.get_text() for text in left.get_legend().get_texts()] == [
-        "training images",
-        "validation images",
-    ]
+    named = [text.get_text() for text in left.get_legend().get_texts()]
+    assert named == ["training images", "validation images"]
     train, validation, best = (list(line.get_ydata()) for line in right.lines)
     assert (train, validation) == ([30, 50], [20, 10])
     assert list(right.lines[-1].get_xdata()) == [1, 1]
@@ -100,9 +95,8 @@ def test_shares_are_bars_in_per_cent_and_none_says_so(report):
     (ax,) = drawn(plots.show_shares, report.per_class, "accuracy, %")
     heights = [round(bar.get_height(), 6) for bar in ax.patches]
     assert heights == [100, 100, 100, 100, 70, 100, 100, 0, 100, 100]
-    assert [text.get_text() for text in ax.texts][4:8] == [
-        *("70.0", "100.0", "100.0", "no samples")
-    ]
+    written = [text.get_text() for text in ax.texts]
+    assert written[4:8] == ["70.0", "100.0", "100.0", "no samples"]
 
 
 def test_a_reliability_line_is_what_is_claimed_against_what_holds(report):

@@ -15,13 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from mnistlab.strokes import (
-    CANVAS_PX,
-    FARTHEST_PX,
-    place,
-    random_place,
-    rasterize,
-)
+from mnistlab.strokes import CANVAS_PX, FARTHEST_PX, place, random_place, rasterize
 from mnistlab.synthetic import forms, handwrite
 
 CHROMIUM_PIXELS = Path(__file__).with_name("chromium_strokes.npz")
@@ -128,11 +122,9 @@ def test_the_raster_is_within_5_percent_of_chromiums_recorded_pixels():
 
 
 def test_no_strokes_leave_a_blank_canvas():
-    blank = rasterize([])
-    assert blank.shape == (CANVAS_PX, CANVAS_PX)
-    assert blank.dtype == np.uint8
-    assert not blank.any()
-    assert not rasterize([np.empty((0, 2))]).any()
+    for blank in rasterize([]), rasterize([np.empty((0, 2))]):
+        assert (blank.shape, blank.dtype) == ((CANVAS_PX, CANVAS_PX), np.uint8)
+        assert not blank.any()
 
 
 def test_a_single_point_is_a_disc_of_the_brush():
@@ -197,15 +189,6 @@ def test_moving_by_whole_pixels_moves_the_raster_exactly(stroke, right, down):
     )
 
 
-@given(
-    arrays(float, stroke_shapes, elements=near), st.integers(2, 20), st.integers(1, 9)
-)
-def test_a_thicker_brush_leaves_more_ink(stroke, brush, more):
-    thin, thick = (rasterize([stroke], b).astype(int) for b in (brush, brush + more))
-    assert thick.sum() > thin.sum()
-    assert (thick >= thin).mean() > 0.999
-
-
 @pytest.mark.parametrize(
     ("drawing", "told"),
     [
@@ -213,9 +196,7 @@ def test_a_thicker_brush_leaves_more_ink(stroke, brush, more):
         ([[(1, 1)], [(np.inf, 1)]], "stroke 1: a point is NaN, infinite"),
         ([[(1, 2, 3)]], r"shape is \(1, 3\); expected an array \(n, 2\)"),
         ([(1, 2)], r"shape is \(2,\)"),
-        ([[]], r"shape is \(0,\)"),
         ([[("a", "b")]], "stroke 0: could not convert"),
-        ([[(1, 2), (3,)]], "stroke 0: .*inhomogeneous"),
     ],
 )
 def test_bad_strokes_are_refused_by_number_and_reason(drawing, told):
@@ -224,21 +205,15 @@ def test_bad_strokes_are_refused_by_number_and_reason(drawing, told):
 
 
 @pytest.mark.parametrize(
-    "sizes",
+    ("name", "value"),
     [
-        {"brush_px": 0},
-        {"brush_px": -1},
-        {"brush_px": np.nan},
-        {"brush_px": 281},
-        {"brush_px": "18"},
-        {"canvas_px": 0},
-        {"canvas_px": 28.5},
-        {"canvas_px": 100_000},
+        *[("brush_px", value) for value in (0, np.nan, 281, "18")],
+        *[("canvas_px", value) for value in (0, 28.5, 100_000)],
     ],
 )
-def test_an_impossible_size_is_refused_by_name(sizes):
-    with pytest.raises(ValueError, match=f"{next(iter(sizes))} is .*expected a"):
-        rasterize([[(1, 1)]], **sizes)
+def test_an_impossible_size_is_refused_by_name(name, value):
+    with pytest.raises(ValueError, match=f"{name} is .*expected a"):
+        rasterize([[(1, 1)]], **{name: value})
 
 
 # --- size and position --------------------------------------------------------------
@@ -253,12 +228,9 @@ def test_place_keeps_proportions_and_reaches_the_size():
     assert (placed.max(axis=0) + placed.min(axis=0)) / 2 == pytest.approx([60, 200])
 
 
-def test_place_moves_a_dot_without_scaling_it():
+def test_place_moves_a_dot_and_refuses_nothing_and_nowhere():
     (dot,) = place([[(3, 4)]], 190)
     assert dot.tolist() == [[140, 140]]
-
-
-def test_placing_nothing_is_refused():
     with pytest.raises(ValueError, match="no points"):
         place([], 100)
     with pytest.raises(ValueError, match="center is"):
@@ -284,8 +256,9 @@ def test_random_places_reach_every_size_and_both_edges():
 
 
 def test_a_size_that_cannot_fit_is_refused():
-    with pytest.raises(ValueError, match="do not fit a 280 px canvas"):
-        random_place([[(1, 1)]], np.random.default_rng(0), 100, 240, brush_px=41)
+    for sizes, told in ((100, 240, 41), "240, .* to 239"), ((9, 8, 1), "9, .* 0 to 8"):
+        with pytest.raises(ValueError, match=told):
+            random_place([[(1, 1)]], np.random.default_rng(0), *sizes)
 
 
 if __name__ == "__main__":

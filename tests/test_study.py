@@ -3,6 +3,7 @@
 import errno
 import importlib
 import os
+import re
 from functools import partial
 from pathlib import Path
 from unittest import mock
@@ -101,12 +102,9 @@ def test_a_row_says_what_the_same_training_by_hand_gives(run, tiny):
     assert row["test_confidence"] == pytest.approx(report.confidence, rel=1e-4)
 
 
-def test_the_test_set_stays_closed_unless_it_is_asked_for(run):
-    assert not [name for name in run() if name.startswith("test")]
-
-
-def test_sets_of_ones_own_are_measured_too(run, write_digits):
+def test_the_test_set_stays_closed_and_sets_of_ones_own_are_measured(run, write_digits):
     table = run(also={"drawings": write_digits(20, seed=5)})
+    assert not [name for name in table if name.startswith("test")]
     assert table["drawings_accuracy"].between(0, 1).all()
 
 
@@ -116,9 +114,8 @@ def test_watched_runs_unfold_into_one_row_an_epoch(run):
     assert len(long) == 4 * 2 and long["epoch"].tolist() == [1, 2] * 4
     first = table[table["watch"] > 0].iloc[0]
     assert long["epoch_train_loss"].iloc[:2].tolist() == list(first["epoch_train_loss"])
-    assert (
-        table["augment"].fillna("none").tolist() == ["none"] * 4 + ["random_affine"] * 4
-    )
+    assert table["augment"].isna().tolist() == [True] * 4 + [False] * 4
+    assert set(table["augment"].dropna()) == {"random_affine"}
 
 
 def test_a_run_computes_in_one_thread_and_leaves_the_caller_s_state_alone(run):
@@ -168,11 +165,6 @@ def test_the_seed_draws_the_training_images(run, monkeypatch):
     assert seen[0] != seen[1]
 
 
-def test_data_are_loaded_by_name(run):
-    table = run({"network": "Linear", "epochs": 0.1}, "sample")
-    assert table["n_train"].tolist() == [3500]
-
-
 # --- what is refused ----------------------------------------------------------------
 
 
@@ -186,8 +178,6 @@ def test_data_are_loaded_by_name(run):
         ({**GRID, "progress": True}, "no setting progress"),
         ({**GRID, "n_train": [20, 61]}, "61 balanced images.*Ask for fewer"),
         ({**GRID, "n_train": 0}, "n_train=0.*there is no 0"),
-        ({**GRID, "n_train": -1}, "-1 images"),
-        ({**GRID, "n_train": 9}, "there is no . among"),
         ({**GRID, "patience": 2}, "patience needs watch"),
         ({**GRID, "augment": lambda batch, generator: batch}, "cannot travel"),
         ({**GRID, "augment": partial(random_affine, share=1.0)}, "cannot travel"),
@@ -201,20 +191,16 @@ def test_a_grid_that_cannot_be_done_is_refused_before_anything_runs(
         run(grid)
 
 
-def test_a_class_missing_from_the_training_images_is_refused(run, tiny):
+def test_data_and_names_that_do_not_do_are_refused(run, tiny):
     without = tiny.train.take(tiny.train.labels != 4)
     with pytest.raises(ValueError, match="there is no 4"):
         run({"network": "Linear"}, Data(without, tiny.validation, tiny.test))
-
-
-def test_sets_of_ones_own_cannot_take_the_name_of_another(run, write_digits):
     with pytest.raises(ValueError, match=r"also=\['test'\]"):
-        run(also={"test": write_digits(10)}, test=True)
-
-
-def test_epochs_that_nobody_watched_cannot_be_unfolded(run):
+        run(also={"test": tiny.test}, test=True)
+    with pytest.raises(ValueError, match="'fashion'"):
+        run(data="fashion")
     with pytest.raises(ValueError, match="no run was watched"):
-        by_epoch(run())
+        by_epoch(run(ONE))
 
 
 # --- what is remembered -------------------------------------------------------------
@@ -274,14 +260,8 @@ def flip(content, at):
 
 @pytest.mark.parametrize(
     "damage",
-    [
-        lambda content: content[:-20],
-        lambda content: flip(content, len(content) // 2),
-        lambda content: flip(content, len(content) - 12),
-        lambda content: b"",
-        lambda content: bytes(len(content)),
-    ],
-    ids=["cut", "a bit in the middle", "a bit at the end", "empty", "zeros"],
+    [lambda c: c[:-20], lambda c: flip(c, len(c) // 2), lambda c: flip(c, len(c) - 12)],
+    ids=["cut", "a bit in the middle", "a bit at the end"],
 )
 def test_a_damaged_memory_is_noticed_and_done_again(run, tmp_path, caplog, damage):
     first = run(ONE)
@@ -293,17 +273,21 @@ def test_a_damaged_memory_is_noticed_and_done_again(run, tmp_path, caplog, damag
     assert same(first, run(ONE)) and not caplog.text  # mended
 
 
-def test_a_full_disk_costs_only_the_memory(run, monkeypatch, capsys, tmp_path):
+@pytest.mark.filterwarnings("ignore:Unable to cache")  # joblib says so by itself
+@pytest.mark.parametrize("moment", ["from the start", "later"])
+def test_a_full_disk_costs_only_the_memory(run, monkeypatch, capsys, tmp_path, moment):
     def full(*_):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    (tmp_path / "file").write_text("")
-    assert len(run(ONE, memory=tmp_path / "file" / "runs")) == 1
-    assert "only returned, not remembered" in capsys.readouterr().out
     store = joblib._store_backends.StoreBackendMixin
-    monkeypatch.setattr(store, "_concurrency_safe_write", full)
-    assert len(run()) == 4 and not list(tmp_path.rglob("output.pkl"))
-    assert capsys.readouterr().out.count("No space left") == 1
+    late = moment == "later"
+    run(ONE, memory=tmp_path / "another")  # joblib has written train_one's code once
+    broken = (store, "_concurrency_safe_write") if late else (os, "fsync")
+    monkeypatch.setattr(*broken, full)
+    assert len(run()) == 4
+    told = "only returned, not remembered: .*No space left"
+    assert len(re.findall(told, capsys.readouterr().out)) == (not late)
+    assert not list((tmp_path / "runs").rglob("output.pkl"))
 
 
 # --- what fails, and on which workers -----------------------------------------------
@@ -342,7 +326,7 @@ def test_a_study_runs_on_dask_and_a_worker_that_dies_costs_its_own_run(run, tmp_
             n_workers=2,
             threads_per_worker=1,
             processes=True,
-            dashboard_address=None,
+            dashboard_address="127.0.0.1:0",
             local_directory=str(tmp_path / "dask"),
         ) as cluster,
         Client(cluster) as client,
@@ -353,7 +337,8 @@ def test_a_study_runs_on_dask_and_a_worker_that_dies_costs_its_own_run(run, tmp_
         there = run()
         with pytest.raises(RunsFailed, match="1 of 3.*die, .*KilledWorker") as caught:
             run({**ONE, "augment": [None, die, random_affine]})
-    assert caught.value.table["augment"].tolist() == [None, "random_affine"]
+    done = caught.value.table["augment"].fillna("none")
+    assert done.tolist() == ["none", "random_affine"]
     assert same(there, run(memory=None))
 
 

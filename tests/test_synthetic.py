@@ -51,24 +51,21 @@ def pens():
 @pytest.mark.parametrize(("digit", "form"), EVERY_FORM)
 def test_every_form_stays_on_the_canvas_with_its_brush(digit, form):
     for seed in range(20):
-        points = np.concatenate(
-            handwrite(digit, form, seed, size_px=CANVAS_PX - BRUSH_PX)
-        )
+        points = handwrite(digit, form, seed, size_px=CANVAS_PX - BRUSH_PX)
+        points = np.concatenate(points)
         assert points.min() >= BRUSH_PX / 2 - 1e-9
         assert points.max() <= CANVAS_PX - BRUSH_PX / 2 + 1e-9
         assert np.ptp(points, axis=0).max() == pytest.approx(CANVAS_PX - BRUSH_PX)
 
 
 def test_every_digit_has_several_forms_and_the_seed_picks_among_them():
+    def points(*which):
+        return len(np.concatenate(handwrite(*which, jitter=0)))
+
     for digit in range(10):
         assert len(forms(digit)) >= 3
-        written = {
-            len(np.concatenate(handwrite(digit, seed=s, jitter=0))) for s in range(400)
-        }
-        models = {
-            len(np.concatenate(handwrite(digit, f, jitter=0))) for f in forms(digit)
-        }
-        assert written == models
+        written = {points(digit, None, seed) for seed in range(400)}
+        assert written == {points(digit, form) for form in forms(digit)}
 
 
 def test_the_same_seed_writes_the_same_strokes_and_another_seed_others():
@@ -126,17 +123,12 @@ def test_the_hand_still_writes_what_the_shipped_network_learnt_from():
 
 
 def test_a_warped_drawing_has_the_same_strokes_and_points_and_is_finite():
-    strokes = handwrite(4, "closed")
-    for seed in SEEDS:
-        warped = warp(strokes, rng(seed))
+    for strokes in handwrite(4, "closed"), [np.array([[3.0, 4.0]])]:  # or a dot
+        warped = warp(strokes, rng())
         assert [s.shape for s in warped] == [s.shape for s in strokes]
         assert all(np.isfinite(s).all() for s in warped)
-
-
-def test_warping_at_strength_zero_changes_nothing():
-    strokes = handwrite(5)
-    for before, after in zip(strokes, warp(strokes, rng(), 0), strict=True):
-        np.testing.assert_allclose(after, before, atol=1e-9)
+        for before, after in zip(strokes, warp(strokes, rng(), 0), strict=True):
+            np.testing.assert_allclose(after, before, atol=1e-9)  # at strength 0
 
 
 @pytest.mark.parametrize("scale", [0.01, 1, 100])
@@ -150,10 +142,6 @@ def test_a_warp_is_the_same_in_any_units_and_keeps_the_size(scale):
         assert 0.5 < size(small).max() / size(strokes).max() < 1.7
 
 
-def test_a_dot_can_be_warped():
-    assert np.isfinite(warp([np.array([[3.0, 4.0]])], rng())[0]).all()
-
-
 # --- other forms --------------------------------------------------------------------
 
 
@@ -161,8 +149,10 @@ def test_a_dot_can_be_warped():
 def test_another_form_of_0_1_and_7_is_one_stroke_more(digit):
     strokes = handwrite(digit, "plain")
     for seed in SEEDS:
+        given = [stroke.copy() for stroke in strokes]
         other = add_form(strokes, digit, rng(seed))
         assert len(other) == len(strokes) + 1
+        assert all(map(np.array_equal, given, strokes))  # left alone
         for before, after in zip(strokes, other, strict=False):
             np.testing.assert_array_equal(after, before)
         assert size(other[-1:]).max() > 0.2 * size(strokes).max()
@@ -182,21 +172,12 @@ def test_a_hooked_9_goes_on_to_the_left_from_where_it_ended():
     other = add_form(strokes, 9, rng())
     assert len(other) == len(strokes)
     length = len(strokes[-1])
+    assert length == len(handwrite(9, "plain")[-1])  # left alone
     np.testing.assert_array_equal(other[-1][:length], strokes[-1])
     assert (other[-1][length:, 0] < strokes[-1][-1, 0]).all()
 
 
-def test_adding_a_form_leaves_the_drawing_that_was_given_alone():
-    for digit in (0, 1, 7, 9):
-        strokes = handwrite(digit, "plain")
-        before = [stroke.copy() for stroke in strokes]
-        add_form(strokes, digit, rng())
-        assert len(strokes) == len(before)
-        for was, now in zip(before, strokes, strict=True):
-            np.testing.assert_array_equal(now, was)
-
-
-@pytest.mark.parametrize("digit", [2, 3, 4, 5, 6, 8, 10, -1, "7"])
+@pytest.mark.parametrize("digit", [2, 10, -1, "7"])
 def test_a_digit_without_another_form_is_refused_and_named(digit):
     with pytest.raises(ValueError, match=f"{digit!r}.*0, 1, 7 and 9"):
         add_form(handwrite(2), digit, rng())
@@ -219,11 +200,7 @@ def test_pen_images_keep_the_order_of_the_pens_in_each_copy(pens):
     np.testing.assert_array_equal(images.labels, [*pens.labels] * 3)
     assert images.images.shape == (36, 28, 28) and images.source == "a test"
     assert (images.images.reshape(36, -1).max(1) > 150).all()
-
-
-def test_each_copy_is_placed_and_inked_anew(pens):
-    copies = pen_images(pens, seed=0, copies=2).images.reshape(2, 12, 28, 28)
-    assert (copies[0] != copies[1]).any((1, 2)).all()
+    assert (images.images[:12] != images.images[12:24]).any((1, 2)).all()  # inked anew
 
 
 @pytest.mark.parametrize(
@@ -257,8 +234,7 @@ def test_another_pipeline_can_be_asked_for(pens):
 def test_the_hand_writes_all_ten_digits_in_turn():
     images = hand_images(23, seed=0)
     np.testing.assert_array_equal(images.labels, np.arange(23) % 10)
-    assert images.images.shape == (23, 28, 28)
-    assert (images.images.reshape(23, -1).max(1) > 150).all()
+    assert (images.images.reshape(23, 784).max(1) > 150).all()
 
 
 def test_the_images_are_still_those_that_the_shipped_network_learnt_from():

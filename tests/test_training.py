@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import re
 
 import numpy as np
 import pytest
@@ -14,12 +15,7 @@ from mnistlab.models import build
 from mnistlab.preprocess import normalize
 from mnistlab.training import fit, has_bfloat16, one_cycle, random_affine
 
-CLASSICAL = {
-    "optimizer": "adam",
-    "lr": 1e-3,
-    "schedule": None,
-    "label_smoothing": 0.0,
-}
+CLASSICAL = dict(optimizer="adam", lr=1e-3, schedule=None, label_smoothing=0.0)
 
 
 def new(name="FastCNN", **arguments):
@@ -28,19 +24,13 @@ def new(name="FastCNN", **arguments):
 
 
 def quick(model, train, validation=None, **settings):
-    return fit(
-        model,
-        train,
-        validation,
-        **{"batch_size": 50, "bfloat16": False, "progress": False, **settings},
-    )
+    usual = {"batch_size": 50, "bfloat16": False, "progress": False}
+    return fit(model, train, validation, **{**usual, **settings})
 
 
 def same_weights(a, b) -> bool:
-    return all(
-        torch.equal(value, b.state_dict()[name])
-        for name, value in a.state_dict().items()
-    )
+    weights = b.state_dict()
+    return all(torch.equal(w, weights[name]) for name, w in a.state_dict().items())
 
 
 @pytest.fixture(scope="module")
@@ -51,12 +41,21 @@ def halves(digits):
 # --- learning -----------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", ["MLP", "FastCNN"])
-@pytest.mark.parametrize("settings", [{}, CLASSICAL], ids=["fast", "classical"])
+@pytest.mark.parametrize(
+    "name, settings",
+    [
+        ("MLP", CLASSICAL),
+        ("FastCNN", {}),
+        ("FastCNN", CLASSICAL),
+        ("FastCNN", {"bfloat16": True}),
+    ],
+)
 def test_32_images_are_learnt_by_heart(digits, name, settings):
     few, model = digits.take(slice(32)), new(name)
     quick(model, few, epochs=40, batch_size=32, **settings)
     assert evaluate(model, few).accuracy == 1
+    assert next(model.parameters()).dtype == torch.float32
+    assert has_bfloat16() in (True, False)
 
 
 def test_shuffled_labels_are_learnt_and_do_not_carry_over(halves):
@@ -76,14 +75,6 @@ def test_smoothed_labels_are_learnt_as_they_are(digits, smoothing, sure):
     assert evaluate(model, few).confidence == pytest.approx(sure, abs=0.05)
 
 
-def test_bfloat16_learns_too(digits):
-    few, model = digits.take(slice(32)), new()
-    quick(model, few, epochs=40, batch_size=32, bfloat16=True)
-    assert evaluate(model, few).accuracy == 1
-    assert next(model.parameters()).dtype == torch.float32
-    assert has_bfloat16() in (True, False)
-
-
 def test_the_history_holds_what_evaluate_measures(halves):
     train, validation = halves
     model = new()
@@ -95,8 +86,6 @@ def test_the_history_holds_what_evaluate_measures(halves):
     assert history.train_loss == pytest.approx([evaluate(model, train).loss], rel=1e-4)
     assert (history.best_epoch, history.stopped) == (1, "all epochs done")
     assert history.seconds > 0
-    with pytest.raises(dataclasses.FrozenInstanceError):
-        history.best_epoch = 2
 
 
 def test_training_figures_are_of_random_images_as_many_as_there_are_to_validate(
@@ -107,21 +96,16 @@ def test_training_figures_are_of_random_images_as_many_as_there_are_to_validate(
         training, "evaluate", lambda m, d: measured.append(d) or evaluate(m, d)
     )
     by_class = digits.take(np.argsort(digits.labels))  # some data sets are
-    always_zero = new("Linear")
-    with torch.no_grad():
-        always_zero[1].weight.zero_()
-        always_zero[1].bias.copy_(torch.eye(10)[0])
-    history = quick(always_zero, by_class, digits.take(slice(20)), epochs=1, lr=1e-9)
-    assert history.train_accuracy[0] < 0.5
+    quick(new("Linear"), by_class, digits.take(slice(20)), epochs=1)
     assert [len(some) for some in measured] == [20, 20]
+    assert len(set(measured[0].labels)) > 5
 
 
 def test_without_validation_nothing_is_measured_and_the_last_weights_stay(halves):
     model = new()
     history = quick(model, halves[0], epochs=2)
     assert history.validation_accuracy == history.train_loss == ()
-    assert history.best_epoch == 0 and history.seconds > 0
-    assert not same_weights(model, new())
+    assert history.best_epoch == 0 and not same_weights(model, new())
 
 
 # --- the loop -----------------------------------------------------------------------
@@ -224,7 +208,9 @@ def test_one_cycle_climbs_to_the_peak_and_comes_down_to_nothing():
 def trained(digits, seed=0, drawn_before=0):
     model = new("MLP", hidden=32, dropout=0.5)
     torch.rand(drawn_before)
+    state = torch.get_rng_state()
     quick(model, digits, epochs=2, augment=random_affine, seed=seed)
+    assert torch.equal(torch.get_rng_state(), state)  # it is left alone
     return model
 
 
@@ -234,19 +220,10 @@ def test_the_same_seed_gives_the_same_weights_bit_for_bit(digits):
     assert not same_weights(first, trained(digits, seed=1))
 
 
-def test_training_leaves_the_global_generator_alone(digits):
-    torch.manual_seed(5)
-    model = build("MLP", hidden=32, dropout=0.5)
-    before = torch.get_rng_state()
-    quick(model, digits, epochs=1)
-    assert torch.equal(torch.get_rng_state(), before)
-
-
 def test_measuring_does_not_change_what_is_learnt(halves):
     measured, not_measured = new(), new()
-    history = quick(measured, *halves, epochs=1)
+    assert quick(measured, *halves, epochs=1).best_epoch == 1
     quick(not_measured, halves[0], epochs=1)
-    assert history.best_epoch == 1
     assert same_weights(measured, not_measured)
 
 
@@ -284,11 +261,9 @@ def test_the_best_weights_are_kept_although_training_goes_on(halves):
     assert len(accuracy) == 8 and history.best_epoch < 8
     assert accuracy[-1] < max(accuracy)  # so the last weights are others
     assert history.best_epoch == 1 + int(np.argmax(accuracy))
-    report = evaluate(model, halves[1])
-    assert report.accuracy == accuracy[history.best_epoch - 1]
-    assert report.loss == pytest.approx(
-        history.validation_loss[history.best_epoch - 1], rel=1e-4
-    )
+    report, best = evaluate(model, halves[1]), history.best_epoch - 1
+    assert report.accuracy == accuracy[best]
+    assert report.loss == pytest.approx(history.validation_loss[best], rel=1e-4)
 
 
 def test_of_equal_epochs_the_first_is_the_best(digits):
@@ -300,14 +275,8 @@ def test_of_equal_epochs_the_first_is_the_best(digits):
 
 @pytest.mark.parametrize("patience", [1, 3])
 def test_patience_ends_it_that_many_epochs_after_the_best(halves, patience):
-    history = quick(
-        new(),
-        *halves,
-        epochs=50,
-        patience=patience,
-        augment=after(8, spoil),
-        **CLASSICAL,
-    )
+    settings = {"patience": patience, "augment": after(8, spoil), **CLASSICAL}
+    history = quick(new(), *halves, epochs=50, **settings)
     assert len(history.validation_accuracy) == history.best_epoch + patience < 50
     assert history.stopped == f"no better for {patience} epochs"
 
@@ -318,17 +287,15 @@ def test_the_interrupt_key_leaves_the_best_weights_and_a_usable_history(halves):
     assert history.stopped == "interrupted"
     assert [len(row) for row in dataclasses.astuple(history)[:6]] == [3] * 6
     best = history.validation_accuracy[history.best_epoch - 1]
-    assert (
-        evaluate(model, halves[1]).accuracy == best == max(history.validation_accuracy)
-    )
-    assert not model.training
+    assert best == evaluate(model, halves[1]).accuracy
+    assert best == max(history.validation_accuracy) and not model.training
 
 
 def test_an_interrupt_in_the_first_epoch_leaves_a_model_that_works(halves):
     model = new()
     history = quick(model, *halves, epochs=9, augment=after(1, interrupt))
-    assert (history.best_epoch, history.validation_loss) == (0, ())
-    assert history.stopped == "interrupted"
+    told = history.best_epoch, history.validation_loss, history.stopped
+    assert told == (0, (), "interrupted")
     assert np.isfinite(evaluate(model, halves[1]).loss)
 
 
@@ -336,14 +303,9 @@ def test_a_loss_that_is_no_number_is_an_error_and_the_best_weights_stay(halves):
     model, twin = new(), new()
     with pytest.raises(FloatingPointError) as caught:
         quick(model, *halves, epochs=9, augment=after(5, not_a_number), **CLASSICAL)
-    message = str(caught.value)
-    assert "became nan in step 6 of 18" in message
-    assert "Lower the learning rate (0.001)" in message
-    epochs = 2
-    history = quick(
-        twin, *halves, epochs=9, augment=after(2 * epochs, interrupt), **CLASSICAL
-    )
-    assert f"epoch {history.best_epoch}." in message
+    history = quick(twin, *halves, epochs=9, augment=after(4, interrupt), **CLASSICAL)
+    told = f"nan in step 6 of 18. Lower the .*0.001.* epoch {history.best_epoch}\\."
+    assert re.search(told, str(caught.value))
     assert same_weights(model, twin)
 
 
@@ -370,11 +332,11 @@ def test_impossible_settings_are_named(digits, settings, message):
     assert same_weights(model, new("Linear"))
 
 
-def test_nothing_to_train_on_is_said(digits):
-    with pytest.raises(ValueError, match="no images to train on"):
-        quick(new("Linear"), digits.take(slice(0)))
-    with pytest.raises(ValueError, match="or to validate with"):
-        quick(new("Linear"), digits, digits.take(slice(0)))
+def test_nothing_to_train_on_or_to_validate_with_is_said(digits):
+    none = digits.take(slice(0))
+    for sets in (none,), (digits, none):
+        with pytest.raises(ValueError, match="no images to train on, or to validate"):
+            quick(new("Linear"), *sets)
 
 
 # --- augmentation -------------------------------------------------------------------
@@ -396,6 +358,8 @@ def test_half_of_a_batch_is_moved_and_the_rest_is_untouched(batch):
     changed = (result[:100] != batch[:100]).flatten(1).any(1)
     assert changed.all()
     assert torch.equal(moved(batch, share=0), batch)
+    assert torch.equal(moved(batch), result)  # the generator alone decides how
+    assert not torch.equal(moved(batch, seed=1), result)
 
 
 def test_paper_stays_paper_and_ink_gets_no_brighter(batch):
@@ -404,11 +368,6 @@ def test_paper_stays_paper_and_ink_gets_no_brighter(batch):
     assert result.amax().item() <= batch.amax().item() + 1e-5
     blank = torch.full((4, 1, 28, 28), batch.amin().item())
     torch.testing.assert_close(moved(blank, share=1, shift_px=6), blank)
-
-
-def test_the_generator_alone_decides_how(batch):
-    assert torch.equal(moved(batch), moved(batch))
-    assert not torch.equal(moved(batch), moved(batch, seed=1))
 
 
 STILL = {"degrees": 0, "scale": 0, "shear": 0, "shift_px": 0, "share": 1}
