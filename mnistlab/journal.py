@@ -42,7 +42,8 @@ CURES = {
     "readonly": "it may only be read; make file and folder writable",
     "unable to open": "file or folder cannot be opened; check that they may be written",
     "full": "the disk is full; make room",
-}  # and whatever else is said: it is damaged
+    "damaged": "it is damaged or no journal; move it away and a new one begins",
+}
 
 
 class JournalError(RuntimeError):
@@ -55,15 +56,14 @@ def _digit(value) -> int | None:
     return value
 
 
-def _number(value) -> float:
-    return np.nan if value is None else float(value)
-
-
 READ = {  # column -> what it says; ValueError or TypeError if that cannot be
     "label": _digit,
     "predicted": _digit,
     "strokes": lambda text: [np.array(one) for one in checked(json.loads(text))],
-    **dict.fromkeys(("confidence", "milliseconds", "mean", "energy"), _number),
+    **{
+        name: lambda value: np.nan if value is None else float(value)
+        for name in ("confidence", "milliseconds", "mean", "energy")
+    },
 }
 
 
@@ -72,11 +72,10 @@ class JournalReport:
     """How the network does on one person's handwriting.
 
     n drawings, of which labelled say what they were; accuracy is right answers over
-    labelled, so an abstention is no right answer (nan without labels). per_class (10,)
-    is nan for a digit never labelled. confusion (10, 11): rows what it was, columns
-    the answer, the last one "abstained". confidence and milliseconds: (n,), oldest
-    first, nan where there was no network. drift: a sentence. skipped: a sentence for
-    each row that could not be read.
+    labelled, so an abstention is no right answer (nan without labels). confusion
+    (10, 11): rows what it was, columns the answer, the last one "abstained".
+    confidence and milliseconds: (n,), oldest first, nan where there was no network.
+    drift: a sentence. skipped: a sentence for each row that could not be read.
     """
 
     n: int
@@ -93,12 +92,6 @@ class JournalReport:
     @property
     def accuracy(self) -> float:
         return self.confusion.trace() / self.labelled if self.labelled else np.nan
-
-    @property
-    def per_class(self) -> np.ndarray:
-        labelled = self.confusion.sum(axis=1)
-        right = np.diagonal(self.confusion) / np.maximum(labelled, 1)
-        return np.where(labelled > 0, right, np.nan)
 
     def __str__(self) -> str:
         rest = [f"drift: {self.drift}", *self.skipped]
@@ -234,13 +227,14 @@ class Journal:
                 with connection:
                     yield connection
         except (sqlite3.Error, OSError) as error:
-            cure = "it is damaged or no journal; move it away and a new one begins"
-            cure = next((CURES[key] for key in CURES if key in str(error)), cure)
-            raise JournalError(self._left(str(error), cure)) from error
+            cures = [CURES[key] for key in CURES if key in str(error)]
+            raise self._left(str(error), *cures, CURES["damaged"]) from error
 
-    def _left(self, found: str, cure: str) -> str:
+    def _left(self, found: str, cure: str, *_) -> JournalError:
         name = self.path.name
-        return f"The journal {name} was left as it is: {found}. What to do: {cure}."
+        return JournalError(
+            f"The journal {name} was left as it is: {found}. What to do: {cure}."
+        )
 
     def _check_version(self, connection: sqlite3.Connection, create: bool) -> None:
         """Make the table in an empty file; refuse whatever is not this version."""
@@ -248,17 +242,16 @@ class Journal:
         def read(statement):
             return connection.execute(statement).fetchone()[0]
 
-        tables = "SELECT count(*) FROM sqlite_master"
-        empty = not read(tables)
-        if empty and create:
+        tables, version = "SELECT count(*) FROM sqlite_master", "PRAGMA user_version"
+        new = (read(tables), read(version)) == (0, 0)
+        if new and create:
             connection.execute("PRAGMA journal_mode = WAL")
             with connection:
                 connection.execute("BEGIN IMMEDIATE")  # of many pads, one makes it
                 if not read(tables):
                     connection.execute(TABLE)
                     connection.execute(f"PRAGMA user_version = {VERSION}")
-        found = read("PRAGMA user_version")
-        if found != VERSION and not (empty and found == 0):
+        elif not new and (found := read(version)) != VERSION:
             found = f"it has version {found}, this program knows version {VERSION}"
             cure = "move it away and a new one begins, or use the program that made it"
-            raise JournalError(self._left(found, cure))
+            raise self._left(found, cure)

@@ -4,11 +4,14 @@ The strokes live here, in Python. Pillow makes the pixels that the network is gi
 (strokes.rasterize); the canvas in the browser only mirrors them, because an image
 read back from a browser comes late, or never. All that is seen is a function of the
 strokes, the brush and the switch, whether a hand, a test or a reload asks for it.
-How it looks is said in pad.html and pad.css.
+How it looks is said in pad.html and pad.css; pad.js holds the pen fast in the browser,
+shows its ink at once, and says so when nobody answers.
 """
 
 import asyncio
 import logging
+import os
+import re
 from base64 import b64encode
 from functools import wraps
 from io import BytesIO
@@ -17,20 +20,24 @@ from pathlib import Path
 from threading import RLock
 
 import numpy as np
+import torch
 from ipycanvas import Canvas, hold_canvas
-from ipywidgets import HTML, Box, Button, Checkbox, IntSlider, Layout, ToggleButtons
+from ipykernel.connect import get_connection_file
+from ipywidgets import HTML, Box, Button, Checkbox, IntSlider, Output, RadioButtons
 from jinja2 import Environment, FileSystemLoader
 from PIL import Image
+from torch.nn import ReLU
 
 from mnistlab.classifier import Classifier
-from mnistlab.preprocess import INK, MNIST_PIPELINE, as_grey, trace
+from mnistlab.preprocess import INK, MNIST_PIPELINE, Stage, as_grey, trace
 from mnistlab.sketch import BRUSHES_PX, Sketch
 from mnistlab.strokes import CANVAS_PX, rasterize
 from mnistlab.synthetic import handwrite
 
 LIVE_MS = 50  # while the pen moves, the network is asked at most this often
 FRAME_MS, FRAMES = 30, 50  # of a replay
-BEAT_S, MISSED = 5, 3  # the kernel's sign of life; how many may be missing
+SCALE = 2  # pixels of the browser's canvas for one of ours: sharp on fine screens
+SURE = 0.75  # probability from which an answer is shown without a doubt
 
 # JupyterLab runs the callbacks of one widget on two threads, and ipycanvas's queue of
 # commands belongs to the process, so one lock guards all pads.
@@ -47,30 +54,25 @@ class CanvasSurface:
     """
 
     def __init__(self, size_px, on_pen, on_key, on_ready):
-        fixed = Layout(width=f"{size_px}px", height=f"{size_px}px")
-        self._canvas = canvas = Canvas(width=size_px, height=size_px, layout=fixed)
+        self._canvas = canvas = Canvas(width=SCALE * size_px, height=SCALE * size_px)
         self._spare = Canvas(width=1, height=1)
         # The frame is the box's: a border of the canvas would shift its coordinates.
         self.widget = Box([canvas]).add_class("mnistlab-canvas")
 
-        def fingers(kind):
-            # A second finger ends the stroke. What ends names the fingers that remain,
-            # so it has no place of its own.
-            return lambda touches: (
-                on_pen(kind, touches[0]) if len(touches) == 1 else on_pen("up")
-            )
+        def pen(kind, places):
+            on_pen(kind, *((x / SCALE, y / SCALE) for x, y in places))
 
-        canvas.on_mouse_down(lambda x, y: on_pen("down", (x, y)))
-        canvas.on_mouse_move(lambda x, y: on_pen("move", (x, y)))
-        canvas.on_mouse_up(lambda x, y: on_pen("up", (x, y)))
-        canvas.on_mouse_out(lambda x, y: on_pen("up", (x, y)))
-        canvas.on_touch_start(fingers("down"))
-        canvas.on_touch_move(fingers("move"))
-        canvas.on_touch_end(lambda touches: on_pen("up"))
-        canvas.on_touch_cancel(lambda touches: on_pen("up"))
-        canvas.on_key_down(
-            lambda key, shift, *control: on_key(key, shift, any(control))
-        )
+        # pad.js sends all that was drawn since as one touch of many places; the mouse
+        # is heard where it cannot run. What ends a touch names those that remain.
+        canvas.on_touch_start(lambda touches: pen("down", touches))
+        canvas.on_touch_move(lambda touches: pen("move", touches))
+        canvas.on_touch_end(lambda touches: pen("up", []))
+        canvas.on_touch_cancel(lambda touches: pen("up", []))
+        canvas.on_mouse_down(lambda *place: pen("down", [place]))
+        canvas.on_mouse_move(lambda *place: pen("move", [place]))
+        canvas.on_mouse_up(lambda *place: pen("up", [place]))
+        canvas.on_mouse_out(lambda *place: pen("up", [place]))
+        canvas.on_key_down(lambda key, shift, *ctrl: on_key(key, shift, any(ctrl)))
         canvas.on_client_ready(on_ready)
 
     def show(self, strokes, brush_px):
@@ -82,6 +84,7 @@ class CanvasSurface:
             # A page that was loaded again does not know which canvas is meant, and
             # ipycanvas tells it only when that changes: hence a detour to another.
             self._spare.clear()
+            canvas.set_transform(SCALE, 0, 0, SCALE, 0, 0)
             canvas.fill_style = "black"
             canvas.fill_rect(0, 0, canvas.width, canvas.height)
             canvas.fill_style = canvas.stroke_style = "white"
@@ -131,8 +134,8 @@ class Pad:
     on from there. Display the pad as the last line of a cell.
     """
 
-    def __init__(self, network, fault=None, journal=None, draft=None, beat_s=BEAT_S):
-        self.sketch = Sketch(draft)
+    def __init__(self, network, fault=None, journal=None, draft=None):
+        self.sketch = Sketch(_of_this_tab(draft))
         self.canvas = rasterize([])  # uint8 (280, 280): what the network is given
         self.prediction = self.faulty = None  # by the correct pipeline, by the fault
         self.classifier, self._missing = network, ""
@@ -145,15 +148,12 @@ class Pad:
             try:
                 self.classifier = Classifier.load(network)
             except Exception as error:  # of a stranger's file nothing is certain
-                _log.warning("no network", exc_info=error)
-                known = isinstance(error, (OSError, ValueError))
                 self.classifier = None
-                self._missing = str(error) if known else f"{network}: {error!r}"
+                self._missing = f"{error} ({type(error).__name__}, {network})"
         self._build()
         self._update()
         if self.sketch.trouble:
             self._say(self.sketch.trouble, "error")
-        self._beat(beat_s, 0)
 
     # --- drawing ------------------------------------------------------------------
 
@@ -168,7 +168,7 @@ class Pad:
             self._settle()
             self._row = None
             self.sketch.down(*points[0])
-            self._surface.dot(points[0], self.sketch.brush_px)
+            self._surface.dot(self.sketch.strokes[-1][0], self.sketch.brush_px)
             self._update_soon()
         elif self.sketch.pen_down:
             stroke = self.sketch.strokes[-1]
@@ -184,12 +184,11 @@ class Pad:
                 (self._update_soon if self.sketch.pen_down else self._update)()
 
     def _settle(self):
-        """End the stroke under the pen, and a replay; whether there was one."""
-        moving = self.sketch.lift() or self._film is not None
+        """End the stroke under the pen, and a replay."""
+        self.sketch.lift()
         if self._film is not None:
             self._film = None
             self._show(self.sketch.strokes)
-        return moving
 
     def _show(self, strokes):
         self._surface.show(strokes, self.sketch.brush_px)
@@ -209,8 +208,7 @@ class Pad:
         self._change(self.sketch.replace, strokes)
 
     def clear(self):
-        if self.sketch.strokes:
-            self.draw([])
+        self.draw([])
 
     def example(self, digit):
         """Let the scripted hand write a digit, each time another one."""
@@ -219,19 +217,22 @@ class Pad:
 
     @_guarded
     def _change(self, change, *strokes):
-        """Make it another drawing, and see it."""
+        """Make it another drawing, and see it; the page waits for an answer anyway."""
         before = self.sketch.strokes
-        moving = self._settle()
-        change(*strokes)
-        if moving or self.sketch.strokes is not before:
-            self._row = None
-            self._show(self.sketch.strokes)
+        self._settle()
+        try:
+            change(*strokes)
+        finally:
+            if self.sketch.strokes is not before:
+                self._row = None
+                self._show(self.sketch.strokes)
             self._update()
 
     @_guarded
     def replay(self):
         """Draw it once more, as it was drawn, with the network watching."""
-        self._settle()
+        if self.sketch.pen_down:
+            return self._update()  # the stroke goes on
         self._film = self.sketch.frames(FRAMES)
         self._play(self._film)
 
@@ -250,8 +251,6 @@ class Pad:
     def key(self, key, shift, control):
         """One key while the canvas has the keyboard; Tab and Escape give it back."""
         match key if len(key) > 1 else key.lower(), shift, control:
-            case "Tab", False, _:
-                self._tools[0].focus()
             case (("Tab" | "Escape"), _, _):
                 self._surface.leave()
             case ("z", True, True) | ("y", _, True):
@@ -267,22 +266,17 @@ class Pad:
         self._settle()
         self._look(self.sketch.strokes)  # raises where there is no answer to keep
         if not self.sketch.strokes or self.journal is None:
-            missing = "journal: this pad was given none"
-            missing = "drawing" if self.journal is not None else missing
+            missing = "journal" if self.journal is None else "drawing"
             return self._say(f"Nothing was kept, for there is no {missing}.", "hint")
         row, self._row = self._row, None  # a row that is gone will not be asked again
-        self._row = self.journal.record(
-            self.sketch.strokes,
-            self.canvas,
-            self.prediction,
-            label,
-            self.classifier.sha256 if self.classifier else "",
-            row,
-        )
-        report = self.journal.report()
+        sha = self.classifier.sha256 if self.classifier else ""
+        said = self.sketch.strokes, self.canvas, self.prediction, label, sha
+        self._row = self.journal.record(*said, row=row)
+        report, answer = self.journal.report(), getattr(self.prediction, "label", None)
+        found = "" if answer in (None, label) else f" It said {answer}: you found one."
         self._say(
-            f"Kept as a {label}. Of your {report.labelled} labelled drawings the "
-            f"network had {report.confusion.trace()} right.",
+            f"Kept as a {label}.{found} Of your {report.labelled} labelled drawings "
+            f"the network had {report.confusion.trace()} right.",
             "kept",
         )
 
@@ -313,25 +307,25 @@ class Pad:
         try:
             self.canvas = rasterize(strokes, self.sketch.brush_px)
             seen = {path: self._see(path) for path in {"correct", *shown}}
-            self.prediction, self.faulty = (
-                seen["correct"][0],
-                seen.get("faulty", [None])[0],
-            )
-            hint = self._missing or "Draw a digit, 0 to 9."
+            self.prediction = seen["correct"][0]
+            self.faulty = seen["faulty"][0] if "faulty" in seen else None
+            hint = self._missing
         finally:
             paths = [(p, p if both else "", *seen.get(p, (None, ()))) for p in shown]
-            finished = len(strokes) - self.sketch.pen_down
-            self._answer.value = PAGE.answers(
-                self._updates, finished, paths, hint, self._logits.value
-            )
+            pen, brush_px = self.sketch.pen_down, self.sketch.brush_px
+            about = self._updates, len(strokes) - pen, pen, brush_px
+            numbers = self._numbers.value
+            self._answer.value = PAGE.answers(*about, paths, hint, SURE, numbers)
             self._say("")
-            self._stages.value = PAGE.stages(paths)
+            self._stages.value = PAGE.stages(paths, numbers)
+            self._inside.value = self._look_inside() if self._open.value else ""
 
     def _see(self, path):
         """The answer on this path and the stages before it, as far as there are any."""
         steps = MNIST_PIPELINE if path == "correct" else self.fault
         if self.canvas.max() < INK:
-            return None, ()
+            names = [step.__name__ for step in steps]
+            return None, [Stage(name, self.canvas) for name in ["original", *names]]
         if self.classifier is None:
             return None, trace(self.canvas, steps)
         correct = path == "correct"
@@ -339,15 +333,25 @@ class Pad:
         said = network(self.canvas)
         return said, said.stages
 
+    def _look_inside(self):
+        """What the first filters of the network find in the drawing."""
+        layers = getattr(self.classifier, "model", None)
+        if not isinstance(layers, torch.nn.Sequential) or self.prediction is None:
+            return ""
+        first = next((n for n, one in enumerate(layers) if isinstance(one, ReLU)), 0)
+        given = torch.from_numpy(self.prediction.stages[-1].image)[None, None]
+        with torch.inference_mode():
+            maps = torch.nn.Sequential(*list(layers)[: first + 1])(given)[0]
+        if maps.ndim != 3:  # no filters, but single numbers
+            return ""
+        maps = (maps / maps.max().clamp(min=1e-6)).sqrt()  # the faint is seen, too
+        tiles = np.pad(maps, [(0, 0), (1, 1), (1, 1)])
+        rows = [np.hstack(tiles[at : at + 8]) for at in range(0, len(tiles), 8)]
+        return PAGE.inside(_png((np.vstack(rows) * 255).astype(np.uint8)), len(maps))
+
     def _say(self, text, kind="quiet"):
         """Put it into the status line, in place of what was said before."""
         self._status.value = PAGE.status(text, kind)
-
-    def _beat(self, beat_s, count):
-        """Send a sign of life: a warning that shows itself unless it is replaced."""
-        self._heart.value = PAGE.heart(beat_s * MISSED, count)
-        if self._heart.comm is not None:  # else the widget was closed
-            _later(beat_s * 1000, self._beat, beat_s, count + 1)
 
     # --- widgets ------------------------------------------------------------------
 
@@ -362,38 +366,45 @@ class Pad:
 
         def digits(text, act):
             ten = (button(str(d), act, d, tip=f"{text} {d}") for d in range(10))
-            return [HTML(PAGE.caption(text)), row("digits", *ten)]
+            return row("group", HTML(PAGE.caption(text)), row("digits", *ten))
 
         size = CANVAS_PX
         self._surface = CanvasSurface(size, self.feed, self.key, self._page_connected)
         acts = [self.undo, self.redo, self.clear, self.replay]
-        self._tools = [button(act.__name__.capitalize(), act) for act in acts]
-        self._heart, self._answer, self._status, self._stages = map(HTML, [""] * 4)
-        self._logits = Checkbox(description="raw logits", indent=False)
-        self._switch = ToggleButtons(options=["correct", "faulty", "both"])
+        tools = [button(act.__name__.capitalize(), act) for act in acts]
+        self._answer, self._status, self._stages, self._inside = map(HTML, [""] * 4)
+        self._status.add_class("mnistlab-says")
+        self._numbers = Checkbox(description="Numbers", indent=False)
+        self._open = Checkbox(description="Look inside", indent=False)
+        choices = ["correct", "faulty", "both"]
+        self._switch = RadioButtons(options=choices, orientation="horizontal")
         self._brush = IntSlider(self.sketch.brush_px, *BRUSHES_PX, description="Brush")
-        for control in self._logits, self._switch, self._brush:
+        for control in self._numbers, self._open, self._switch, self._brush:
             control.observe(self._chosen, "value")
-        switch = [self._switch] * (self.fault is not None)
-        labels = digits("It was a", self.save) if self.journal is not None else []
-        examples = digits("Example of a", self.example)
-        seen = self._answer, self._status, self._stages
+        switch = [HTML(PAGE.caption("Pipeline")), self._switch]
+        switch = [row("group", *switch)] * (self.fault is not None)
+        labels = [digits("It was a", self.save)] * (self.journal is not None)
+        examples = digits("Write me a", self.example)
+        words = HTML(PAGE.words(_kernel()))
+        script = {"application/javascript": SCRIPT}
+        script = {"output_type": "display_data", "data": script, "metadata": {}}
         self.widget = row(
             "pad",
             HTML(PAGE.style(STYLE)),
-            self._heart,
             row(
                 "columns",
-                row("ink", self._surface.widget, row("tools", *self._tools)),
-                row("seen", row("switch", *switch, self._logits), *seen),
-                row("more", self._brush, *examples, *labels, HTML(PAGE.keys())),
+                row("ink", self._surface.widget, row("tools", *tools)),
+                row("seen", self._answer, words, *labels, self._status),
+                row("path", row("switch", *switch), self._stages, self._inside),
+                row("more", self._brush, examples, self._numbers, self._open),
             ),
+            HTML(PAGE.keys()),
+            Output(outputs=[script]).add_class("mnistlab-script"),
         )
 
     @_guarded
     def _chosen(self, change):
-        """A control was moved: the switch, the brush or the logits."""
-        self._settle()
+        """A control was moved: the switch, the brush or a box."""
         if change["owner"] is self._brush:
             self.sketch.brush_px, self._row = self._brush.value, None
             self._show(self.sketch.strokes)
@@ -417,6 +428,21 @@ def _later(delay_ms, act, *arguments):
     return True
 
 
+def _of_this_tab(draft):
+    """On the web page every tab has a draft of its own, named in its address."""
+    tab = re.search(r"\bdraft=([0-9a-f]{8})\b", os.environ.get("QUERY_STRING", ""))
+    path = draft and Path(draft)
+    return path.with_stem(f"{path.stem}-{tab[1]}") if path and tab else draft
+
+
+def _kernel():
+    """The name of this kernel, by which pad.js asks the server for it."""
+    try:
+        return Path(get_connection_file()).stem
+    except RuntimeError:  # not in a kernel
+        return ""
+
+
 def _png(image):
     """A picture as a data URI: 0 is black and 255 white, whatever it holds."""
     picture = Image.fromarray(as_grey(image))
@@ -427,11 +453,12 @@ def _png(image):
 
 
 def _percent(share):
-    return f"{100 * share:.1f}\u202f%"  # with a thin space that does not break
+    return f"{100 * share:.0f}\u202f%"  # with a thin space that does not break
 
 
 FOLDER = Path(__file__).parent
 STYLE = (FOLDER / "pad.css").read_text(encoding="utf-8")
+SCRIPT = (FOLDER / "pad.js").read_text(encoding="utf-8")
 _pages = Environment(
     loader=FileSystemLoader(FOLDER),
     autoescape=True,

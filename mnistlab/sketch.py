@@ -78,10 +78,10 @@ class Sketch:
         return was_down
 
     def replace(self, strokes) -> None:
-        """Make it another drawing. Raises ValueError, see checked(), and changes
-        nothing, if that cannot be drawn."""
-        self._change(checked(strokes))
-        self.lift()
+        """Make it another drawing; raises what checked() raises, changing nothing."""
+        if (strokes := checked(strokes)) != self.strokes:
+            self._change(strokes)
+            self.lift()
 
     def _change(self, strokes: Strokes) -> None:
         self._past = [*self._past, self.strokes][-STEPS:]

@@ -160,8 +160,7 @@ def _remembering(memory: Path) -> Callable:
 
 
 def _dask(**settings):
-    """joblib's Dask backend, which on its own waits forever for a worker that died,
-    and computes here, where a run that kills must not be, if only one is left."""
+    """joblib's Dask backend; on its own it waits forever for a worker that died."""
     from joblib._dask import DaskDistributedBackend
 
     class Dask(DaskDistributedBackend):
@@ -176,9 +175,6 @@ def _dask(**settings):
             future = super().submit(func, callback)
             future.add_done_callback(tell)
             return future
-
-        def effective_n_jobs(self, n_jobs):
-            return max(2, super().effective_n_jobs(n_jobs))
 
     return Dask(**{"wait_for_workers_timeout": 60, **settings})  # one may restart
 

@@ -6,7 +6,6 @@ or written.
 
 import json
 import os
-import secrets
 import shutil
 import socket
 import subprocess
@@ -16,11 +15,15 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import nbformat
-from playwright.sync_api import sync_playwright
+import numpy as np
+
+from mnistlab.strokes import CANVAS_PX
 
 REPOSITORY = Path(__file__).parents[1]
 SERVE = REPOSITORY / "tools" / "serve.py"
 CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium")
+TOKEN = "a-token-of-the-tests"
+KERNELS = ".mnistlab-canvas canvas:not(.mnistlab-sheet)"  # the kernel paints it
 SECONDS = 1000  # Playwright counts milliseconds
 
 # A pad with an untrained network: the same seed makes the same one in a test.
@@ -40,7 +43,7 @@ torch.manual_seed(0)
 classifier = Classifier(build("FastCNN").eval())
 fault = (invert, *MNIST_PIPELINE)
 journal = Journal("journal.sqlite")
-pad = Pad(classifier, fault=fault, journal=journal, draft="draft.json", beat_s=1)
+pad = Pad(classifier, fault=fault, journal=journal, draft="draft.json")
 """
 IDLE = """() => {
     const notebook = window.jupyterapp?.shell?.currentWidget;
@@ -60,7 +63,7 @@ def write_notebook(path, cells):
 
 
 @contextmanager
-def serve(kind, folder, *options, comms="perCommTarget"):
+def serve(kind, folder, *options, comms="perCommTarget", token=TOKEN):
     """Serve folder/pad.ipynb by tools/serve.py; yield its address.
 
     comms: JupyterLab's setting commsOverSubshells, by default its own default.
@@ -88,7 +91,6 @@ def serve(kind, folder, *options, comms="perCommTarget"):
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    token = secrets.token_hex(8)
     command = [sys.executable, str(SERVE), kind, f"--port={port}"]
     command += ["--no-browser", *options]
     if kind == "lab":
@@ -97,8 +99,11 @@ def serve(kind, folder, *options, comms="perCommTarget"):
         command += ["--LabApp.expose_app_in_browser=True"]
         address = f"http://127.0.0.1:{port}/doc/tree/pad.ipynb?token={token}&reset"
     else:
+        # A context that a test closes says no goodbye, so its kernel stays a while.
+        command += ["--pages=30"] * (not any("--pages" in one for one in options))
+        command += [f"--token={token}"] * (token is not None)
         command += [str(folder / "pad.ipynb")]
-        address = f"http://127.0.0.1:{port}/"
+        address = f"http://127.0.0.1:{port}/?token={token}"
     process = subprocess.Popen(
         command,
         env=environment,
@@ -118,7 +123,7 @@ def serve(kind, folder, *options, comms="perCommTarget"):
         else:
             raise RuntimeError("the server did not start:\n" + "".join(log))
         reader.start()
-        yield address
+        yield address if token else line.strip()
     finally:
         process.terminate()
         process.wait()
@@ -130,6 +135,8 @@ def serve(kind, folder, *options, comms="perCommTarget"):
 @contextmanager
 def chromium():
     """A headless browser; its pages live in contexts of their own."""
+    from playwright.sync_api import sync_playwright  # not needed to serve a page
+
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(
             executable_path=CHROMIUM, args=["--no-sandbox"]
@@ -141,7 +148,7 @@ def chromium():
 class PadPage:
     """A page with the pad, and a hand that draws on it."""
 
-    def __init__(self, browser, kind, address, **context):
+    def __init__(self, browser, kind, address, script="", **context):
         self.kind = kind
         self.page = browser.new_context(**context).new_page()
         self.page.set_default_timeout(40 * SECONDS)
@@ -149,6 +156,7 @@ class PadPage:
         self.errors, self.foreign = [], []
         self.page.on("pageerror", lambda error: self.errors.append(str(error)))
         self.page.on("response", self._heard)
+        self.page.add_init_script(script)
         self.page.goto(address)
         if kind == "lab":
             self.page.wait_for_function(IDLE)
@@ -163,11 +171,16 @@ class PadPage:
 
     @property
     def canvas(self):
-        return self.page.locator(".mnistlab-canvas canvas").first
+        return self.page.locator(KERNELS).first
+
+    @property
+    def sheet(self):
+        """What lies over it and takes the pen and the keyboard."""
+        return self.page.locator(".mnistlab-sheet").first
 
     def wait_until_painted(self):
         """The kernel has answered and the canvas is black: it can be drawn on."""
-        self.page.wait_for_selector(".mnistlab-pad .answers")
+        self.page.wait_for_selector(".mnistlab-sheet")
         self.wait_for(
             """() => {
                 const canvas = document.querySelector(".mnistlab-canvas canvas");
@@ -189,17 +202,20 @@ class PadPage:
         place.get_by_role("button", name=name, exact=True).first.click()
 
     def reset(self):
-        self.press("correct")
+        self.page.get_by_label("correct").first.check()
         self.press("Clear")
         self.wait_for_strokes(0)
-        self.wait_for_ink(lambda: 0, "===")
+        self.wait_for_ink(0, "===")
+        self.canvas.scroll_into_view_if_needed()
 
     def to_page(self, x, y):
         box = self.canvas.bounding_box()
-        return box["x"] + x, box["y"] + y
+        scale = box["width"] / CANVAS_PX
+        return box["x"] + x * scale, box["y"] + y * scale
 
     def draw(self, *points):
         """With the mouse, in canvas pixels."""
+        self.canvas.scroll_into_view_if_needed()
         mouse = self.page.mouse
         mouse.move(*self.to_page(*points[0]))
         mouse.down()
@@ -214,28 +230,35 @@ class PadPage:
     INK = """canvas => {
         const {width, height} = canvas;
         const pixels = canvas.getContext("2d").getImageData(0, 0, width, height).data;
-        return pixels.filter((value, index) => index % 4 === 0 && value > 127).length;
+        const white = pixels.filter((value, at) => at % 4 === 0 && value > 127).length;
+        return white * (280 / width) ** 2;
     }"""
 
-    def ink(self, view=0):
-        """How many pixels of the canvas in the browser are white."""
-        canvases = self.page.locator(".mnistlab-canvas canvas")
-        return canvases.nth(view).evaluate(self.INK)
+    def ink(self, view=0, layer=KERNELS):
+        """How many pixels of the drawing are white, in the kernel's own canvas."""
+        return self.page.locator(layer).nth(view).evaluate(self.INK)
 
-    def wait_for_ink(self, count, comparison=">", view=0):
+    def wait_for_ink(self, count, comparison=">", view=0, layer=KERNELS):
         self.wait_for(
             f"""([view, count]) => {{
-                const all = document.querySelectorAll(".mnistlab-canvas canvas");
+                const all = document.querySelectorAll("{layer}");
                 return ({self.INK})(all[view]) {comparison} count;
             }}""",
-            [view, count() if callable(count) else count],
+            [view, count],
         )
 
+    def sheet_is_clear(self):
+        self.wait_for_ink(0, "===", layer=".mnistlab-sheet")
+        return True
+
     def pixel(self, x, y):
-        script = (
-            "(canvas, at) => canvas.getContext('2d').getImageData(...at, 1, 1).data"
+        return self.canvas.evaluate(
+            """(canvas, at) => {
+                const [x, y] = at.map(one => one * canvas.width / 280);
+                return canvas.getContext("2d").getImageData(x, y, 1, 1).data[0];
+            }""",
+            [x, y],
         )
-        return self.canvas.evaluate(f"{script}[0]", [x, y])
 
     def touch(self, kind, *points):
         touches = [dict(zip("xy", self.to_page(*p), strict=True)) for p in points]
@@ -254,31 +277,24 @@ class PadPage:
             where |= how | {"clickCount": int(kind != "mouseMoved")}
             self._devtools.send("Input.dispatchMouseEvent", {"type": kind, **where})
 
-    REPLAY = """(canvas, strokes) => {
-        const box = canvas.getBoundingClientRect(), options = {bubbles: true};
-        canvas.dispatchEvent(new KeyboardEvent("keydown", {key: "Delete", ...options}));
-        const fire = (type, [x, y]) => canvas.dispatchEvent(
-            new MouseEvent(type, {clientX: x, clientY: y, ...options}));
-        return strokes.map(stroke => {
-            // An event carries whole pixels of the page; the canvas may begin between.
-            const points = stroke
-                .map(([x, y]) => [Math.round(box.left + x), Math.round(box.top + y)])
-                .filter(([x, y], i, all) => !i || x != all[i-1][0] || y != all[i-1][1]);
-            fire("mousedown", points[0]);
-            points.slice(1).forEach(point => fire("mousemove", point));
-            fire("mouseup", points[points.length - 1]);
-            return points.map(([x, y]) => [x - box.left, y - box.top]);
-        });
+    REPLAY = """(sheet, strokes) => {
+        const box = sheet.getBoundingClientRect(), scale = box.width / 280;
+        const options = {bubbles: true, isPrimary: true, pointerId: 1, buttons: 1};
+        sheet.dispatchEvent(new KeyboardEvent("keydown", {key: "Delete"}));
+        const fire = (type, [x, y]) => sheet.dispatchEvent(new PointerEvent(type, {
+            clientX: box.left + x * scale, clientY: box.top + y * scale, ...options}));
+        for (const points of strokes) {
+            fire("pointerdown", points[0]);
+            points.slice(1).forEach(point => fire("pointermove", point));
+            fire("pointerup", points.at(-1));
+        }
     }"""
 
     def replay(self, strokes):
-        """Clear, and send a drawing from within the page; return the points it sent.
-
-        Returns once the answer to the last stroke is in the page.
-        """
+        """Clear, send a drawing from within the page, and wait for its answer."""
         answers = self.page.locator(".answers").first
         before = int(answers.get_attribute("data-update"))
-        sent = self.canvas.evaluate(self.REPLAY, [s.tolist() for s in strokes])
+        self.sheet.evaluate(self.REPLAY, [np.asarray(s).tolist() for s in strokes])
         self.wait_for(
             """([before, count]) => {
                 const seen = document.querySelector(".answers").dataset;
@@ -286,4 +302,3 @@ class PadPage:
             }""",
             [before, len(strokes)],
         )
-        return sent
