@@ -120,6 +120,7 @@ def random_place(
     low: float = 100,
     high: float = 240,
     brush_px: float = BRUSH_PX,
+    canvas_px: int = CANVAS_PX,
 ) -> Drawing:
     """Place a drawing at a random size (longer side low..high px) and position.
 
@@ -127,9 +128,9 @@ def random_place(
     ValueError where that is impossible.
     """
     check_number("low", low, 0, high)
-    check_number("high", high, low, CANVAS_PX - brush_px)
-    drawing = place(strokes, rng.uniform(low, high))
+    check_number("high", high, low, canvas_px - brush_px)
+    drawing = place(strokes, rng.uniform(low, high), canvas_px=canvas_px)
     points = np.concatenate(drawing)
-    room = CANVAS_PX - brush_px - np.ptp(points, axis=0)
+    room = canvas_px - brush_px - np.ptp(points, axis=0)
     shift = brush_px / 2 + rng.uniform(0, 1, 2) * room - points.min(axis=0)
     return [stroke + shift for stroke in drawing]
