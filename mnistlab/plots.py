@@ -204,6 +204,7 @@ def show_dots(table: pd.DataFrame, by: str, panels: Panels) -> None:
             means = values.groupby(table[by]).mean()[groups]
             ax.plot(means, range(len(groups)), **look, ms=7, label=name)
         ax.set(xlabel=xlabel, yticks=range(len(groups)), yticklabels=groups)
+        ax.locator_params(axis="x", nbins=5)
         if len(marks) > 1:
             ax.legend(loc="lower center", bbox_to_anchor=(0.5, 1), ncols=3, fontsize=8)
     axes[0].invert_yaxis()
