@@ -1,0 +1,126 @@
+"""A photo of pen on paper becomes canvases: flat paper, ink, one digit each.
+
+The paper is estimated by a morphological closing, which ink and lines are too thin
+to survive, and divided out: light and shadow go with it. What is left is ink or a
+line of the paper; Otsu's threshold (1979) parts it from the paper, and long straight
+runs are taken out. OpenCV does the morphology.
+"""
+
+from dataclasses import dataclass, field
+
+import cv2
+import numpy as np
+from PIL import Image, ImageOps
+
+PHOTO_PX = 1200  # longer side that a photo is reduced to before it is looked at
+FAINT = 0.2  # ink takes this share of the paper's light; less may be a shadow
+CROWDED = 0.25  # share of the photo that is ink: more is no sheet with digits
+
+
+@dataclass(frozen=True)
+class Sheet:
+    """The digits of a photo, in reading order: left to right, row by row."""
+
+    canvases: tuple[np.ndarray, ...] = field(repr=False)  # uint8 (H, H), ink 255
+    boxes: tuple[tuple[int, int, int, int], ...]  # x, y, width, height in `flat`
+    flat: np.ndarray = field(repr=False)  # uint8 (H, W): the photo, ink 255 on 0
+    alarm: str  # "" unless it is not sure what is ink
+
+
+def read_photo(source) -> Sheet:
+    """Find the digits on a photo: a path, a PIL image or uint8 (H, W[, 3 or 4]).
+
+    Dark ink on brighter paper; several digits must not touch. Raises ValueError for
+    what is no picture and FileNotFoundError.
+    """
+    darkness = _darkness(open_photo(source))
+    ink, pen_px, strength = _ink(darkness)
+    flat = (255 * (darkness / max(strength, FAINT)).clip(0, 1)).astype(np.uint8)
+    boxes, canvases = [], []
+    for box, own in _digits(ink, pen_px):
+        x, y, width, height = box
+        cut = np.where(own, flat[y : y + height, x : x + width], 0)
+        side = round(1.5 * max(width, height))
+        canvas = np.zeros((side, side), np.uint8)
+        top, left = (side - height) // 2, (side - width) // 2
+        canvas[top : top + height, left : left + width] = cut
+        boxes.append(box)
+        canvases.append(canvas)
+    if not boxes:
+        alarm = "no ink was found: nothing on the paper is dark and thin enough"
+    elif strength < FAINT:
+        alarm = f"the ink takes {strength:.0%} of the light: it may be a shadow"
+    elif ink.mean() > CROWDED:
+        alarm = f"{ink.mean():.0%} of the photo would be ink: is the paper dark?"
+    else:
+        alarm = ""
+    return Sheet(tuple(canvases), tuple(boxes), flat, alarm)
+
+
+def open_photo(source) -> np.ndarray:
+    """uint8 (H, W, 3), upright, at most PHOTO_PX a side, transparency on white."""
+    try:
+        if isinstance(source, np.ndarray):
+            source = Image.fromarray(source)
+        picture = source if isinstance(source, Image.Image) else Image.open(source)
+        picture.draft("RGB", (PHOTO_PX, PHOTO_PX))  # decodes a large JPEG small
+        picture = ImageOps.exif_transpose(picture).convert("RGBA")
+    except FileNotFoundError:
+        raise
+    except Exception as error:  # on a broken file Pillow's readers raise all sorts
+        raise ValueError(f"this is no photo that can be read: {error}") from error
+    picture.thumbnail((PHOTO_PX, PHOTO_PX), Image.Resampling.BOX, reducing_gap=None)
+    white = Image.new("RGBA", picture.size, "white")
+    return np.asarray(Image.alpha_composite(white, picture).convert("RGB"))
+
+
+def _darkness(photo: np.ndarray) -> np.ndarray:
+    """float32 (H, W): the share of the paper's light that is missing, 0 on paper."""
+    calm = cv2.medianBlur(photo, 3)
+    reach = max(3, min(photo.shape[:2]) // 7)  # wider than any pen
+    kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (reach, reach))
+    paper = cv2.morphologyEx(cv2.medianBlur(photo, 5), cv2.MORPH_CLOSE, kernel)
+    paper = cv2.blur(paper, (reach // 2, reach // 2)).astype(np.float32)
+    light = cv2.GaussianBlur(calm, (0, 0), 0.8) / np.maximum(paper, 1)
+    return (1 - light.min(2)).clip(0, 1).astype(np.float32)
+
+
+def _ink(darkness: np.ndarray) -> tuple[np.ndarray, float, float]:
+    """bool (H, W), the pen's width in pixels, and how dark its ink is, 0..1."""
+    levels = (darkness * 255).astype(np.uint8)
+    noticed = levels[levels > 255 * FAINT / 2]  # not paper: ink or its lines
+    if not len(noticed):
+        return np.zeros(darkness.shape, bool), 1.0, 0.0
+    threshold, _ = cv2.threshold(noticed, 0, 255, cv2.THRESH_OTSU)
+    mask = (levels > threshold).astype(np.uint8)
+    depth = cv2.distanceTransform(mask, cv2.DIST_L2, 3)
+    pen_px = 2 * float(np.quantile(depth[mask > 0], 0.95))
+    size = max(1, round(0.5 * pen_px))  # a ruled line is thinner than any pen
+    brush = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (size, size))
+    mask = cv2.morphologyEx(mask, cv2.MORPH_OPEN, brush)
+    if not mask.any():
+        return mask > 0, pen_px, 0.0
+    return mask > 0, pen_px, float(np.quantile(darkness[mask > 0], 0.75))
+
+
+def _digits(ink: np.ndarray, pen_px: float) -> list[tuple[tuple, np.ndarray]]:
+    """The box and the mask of each digit: strokes that lie closer than a pen."""
+    reach = max(3, round(1.6 * pen_px))
+    kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (reach, reach))
+    near = cv2.dilate(ink.astype(np.uint8), kernel)
+    n, names, stats, _ = cv2.connectedComponentsWithStats(near)
+    stats = [tuple(int(v) for v in row[:4]) for row in stats]
+    largest = max((max(box[2:]) for box in stats[1:]), default=0)
+    found = [
+        (box, names[box[1] : box[1] + box[3], box[0] : box[0] + box[2]] == name)
+        for name, box in enumerate(stats[:n])
+        if name and max(box[2:]) > 0.4 * largest
+    ]
+    rows, height = [], float(np.median([box[3] for box, _ in found] or [1]))
+    for digit in sorted(found, key=lambda item: item[0][1] + item[0][3] / 2):
+        middle = digit[0][1] + digit[0][3] / 2
+        if rows and middle - rows[-1][0] < 0.6 * height:
+            rows[-1][1].append(digit)
+        else:
+            rows.append((middle, [digit]))
+    return [digit for _, row in rows for digit in sorted(row, key=lambda d: d[0][0])]
