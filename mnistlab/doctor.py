@@ -40,7 +40,6 @@ from tqdm.auto import tqdm
 
 from mnistlab import data
 from mnistlab.checks import CAUSES, Reference
-from mnistlab.evaluation import softmax
 from mnistlab.photo import read_photo
 from mnistlab.preprocess import (
     INK,
@@ -55,7 +54,7 @@ from mnistlab.preprocess import (
     ring,
 )
 
-N_SCREEN, N_WANTED, N_PROBES, N_COMPARED = 50, 400, 200, 40
+N_SCREEN, N_WANTED, N_PROBES, N_COMPARED = 50, 400, 200, 32
 SECONDS = 5.0  # that to_input may take for the probes; then fewer do
 CERTAIN, LOSS = 0.01, 0.02  # a finding costs 2 points, by chance once in a hundred
 FITS = 0.85  # mean correlation of pictures from which on they count as the same
@@ -349,6 +348,7 @@ class Style:
         self.mode = picture.mode
         picture = picture.convert("RGBA")
         picture.thumbnail((self.LARGEST, self.LARGEST))
+        self.picture = picture
         rgba, ink = np.asarray(picture), cv2.resize(like.ink, picture.size)
         self.transparent = np.median(rgba[..., 3][ink < INK]) < 128
         self.pen = np.median(rgba[ink >= 0.8 * ink.max()], axis=0)[:3]
@@ -457,11 +457,11 @@ def _scrambled(image):
     return flat.mean(0).astype(np.uint8)
 
 
-FRAME = "MNIST's frame"
+FRAME, WHOLE = "MNIST's frame", "the whole canvas resized"
 NEAREST = Image.Resampling.NEAREST
 LAYOUTS = {  # canvas, uint8 (H, W), ink 255 -> uint8 (28, 28); the alarm that it is
     FRAME: (_framed, ""),
-    "the whole canvas resized": (resize_28x28, "placement"),
+    WHOLE: (resize_28x28, "placement"),
     "stretched to the box": (lambda c: resize_28x28(crop_to_ink(c)), "placement"),
     "centred by its box": (partial(_within, side=20), "placement"),
     "as large as the frame": (partial(_within, side=28), "placement"),
@@ -515,7 +515,8 @@ def explain(x: np.ndarray, canvases: Sequence[np.ndarray]) -> Fit:
     near = np.r_[0:9, -8:0]
     for layout, (make, _) in LAYOUTS.items():
         made = [make(canvas) for canvas in canvases]
-        for texture, change in TEXTURES.items():
+        plain = layout not in (FRAME, WHOLE)
+        for texture, change in list(TEXTURES.items())[: 1 if plain else None]:
             images = np.stack([change(image) for image in made]) / 255
             for turn, (move, _) in TURNS.items():
                 product = target * np.conj(spectrum(move(images)))
@@ -761,6 +762,9 @@ class Report:
     @property
     def finding(self) -> Finding | None:
         return self.findings[0] if self.findings else None
+
+    def _repr_html_(self) -> str:
+        return page(self)
 
     def __str__(self) -> str:
         parts = [self.verdict, *(f"- {f.name}: {f.words}" for f in self.findings)]
@@ -1054,17 +1058,22 @@ def _mend(
     })  # fmt: skip
 
 
+def _normalized(pixels: np.ndarray) -> np.ndarray:
+    """As the checks want them: float32, normalised, without rounding's -1e-8."""
+    return (pixels.round(5) - np.float32(MEAN)) / np.float32(STD)
+
+
 def _ringing(pixels: np.ndarray | None, reference: Reference) -> list[str]:
     """The alarms of each picture, on pixels 0..1 as MNIST has them."""
     if pixels is None:
         return []
-    rings = reference.outside(((pixels - MEAN) / STD).astype(np.float32))
+    rings = reference.outside(_normalized(pixels))
     return [", ".join(n for n in rings if rings[n][i]) for i in range(len(pixels))]
 
 
 def _by_alarms(pixels: np.ndarray, reference: Reference) -> Finding:
     """What nothing known explains, by the alarm that rings most."""
-    rings = reference.outside(((pixels - MEAN) / STD).astype(np.float32))
+    rings = reference.outside(_normalized(pixels))
     alarm = max(rings, key=lambda name: rings[name].mean())
     share = rings[alarm].mean()
     if share < 0.1:
@@ -1173,3 +1182,117 @@ def _table(trials, labels, truth) -> pd.DataFrame:
             }
         rows.append(row)
     return pd.DataFrame(rows)
+
+
+# --- the page -----------------------------------------------------------------------
+
+STYLE = """<style>
+.doctor { font: 15px/1.45 system-ui, sans-serif; max-width: 60em; color: #1a1a1a }
+.doctor h2 { font-size: 1.1em; margin: 1.4em 0 .4em }
+.doctor .verdict { font-size: 1.25em; border-left: 5px solid #3b6fb6;
+  padding-left: .7em }
+.doctor pre { background: #f4f4f4; padding: .8em; overflow-x: auto }
+.doctor table { border-collapse: collapse; font-size: .87em }
+.doctor td, .doctor th { padding: .15em .6em; text-align: left;
+  border-bottom: 1px solid #ddd }
+.doctor img { height: 84px; max-width: 150px; border: 1px solid #999;
+  image-rendering: pixelated }
+.doctor figure { display: inline-block; margin: 0 .8em .8em 0; font-size: .8em }
+.doctor figure, .doctor pre, .doctor tr { break-inside: avoid }
+</style>"""
+
+
+def _img(image: np.ndarray | Image.Image) -> str:
+    """A picture inside the page; black is paper and white is ink, never autoscaled."""
+    if isinstance(image, np.ndarray):
+        image = Image.fromarray(np.rint(255 * image.clip(0, 1)).astype(np.uint8))
+    image.thumbnail((300, 168))
+    file = BytesIO()
+    image.save(file, "PNG")
+    return f"<img src='data:image/png;base64,{b64encode(file.getvalue()).decode()}'>"
+
+
+def page(report: Report) -> str:
+    """The report as HTML that needs no other file: finding, evidence, repair."""
+    text = html.escape
+    parts = [STYLE, f"<div class='doctor'><p class='verdict'>{text(report.verdict)}</p>"]
+    parts += [f"<p><b>{text(f.name)}</b>: {text(f.words)}.</p>" for f in report.findings]
+    if report.code:
+        parts.append(f"<h2>The repair</h2><pre>{text(report.code)}</pre>")
+    if report.pictures and report.seen is not None:
+        parts.append("<h2>Your pictures: given, what the network gets, and with the "
+                     "repair</h2>")  # fmt: skip
+        rows = zip(report.pictures, report.seen, report.shown, strict=True)
+        for number, (picture, seen, shown) in enumerate(rows):
+            if number == 12:
+                break
+            row = report.answers.iloc[number]
+            images = [_img(Style(picture).picture.copy()), _img(seen)]
+            images += [_img(shown)] * bool(report.code)
+            said = f"read as {row['read as']}"
+            said += f", then {row['mended']}" if report.code else ""
+            said += f"; it is {row['label']}" if row["label"] else ""
+            caption = f"{text(picture.name)}: {said}"
+            parts.append(f"<figure>{''.join(images)}<br>{caption}</figure>")
+    if len(report.trials):
+        table = report.trials.copy()
+        for column in ("probes", "yours"):
+            if column in table:
+                table[column] = [f"{share:.0%}" for share in table[column]]
+        if "by chance" in table:
+            table["by chance"] = [f"{chance:.2g}" for chance in table["by chance"]]
+        parts.append(
+            "<h2>Evidence: what each repair reads</h2><p><b>probes</b>: digits of "
+            f"{text(report.source)}, drawn as your pictures are; their answers are "
+            "known. <b>yours</b>: your labelled pictures; how many it mends and "
+            "breaks, and how likely chance does as well, with so many repairs tried."
+            f"</p>{table.to_html(index=False, border=0)}"
+        )
+    if len(report.answers):
+        parts.append(f"<h2>Your pictures, one by one</h2>"
+                     f"{report.answers.to_html(index=False, border=0)}")  # fmt: skip
+    if report.wants:
+        best = "".join(f"<li>{text(str(want))}: {share:.1%}</li>" for want, share in
+                       zip(report.wants, report.accuracies, strict=True))  # fmt: skip
+        parts.append(f"<h2>What the network wants</h2><p>It {text(report.network)}. "
+                     "These work equally well, as far as a paired test on images of "
+                     f"{text(report.source)} can tell:</p><ul>{best}</ul>")  # fmt: skip
+    parts += [f"<p>Note: {text(note)}</p>" for note in report.notes]
+    return "\n".join(parts) + "</div>"
+
+
+def _named(place: str):
+    """What my_app.py:model names. Imports, and so runs, my_app.py."""
+    path, _, name = place.rpartition(":")
+    if not path or not Path(path).is_file():
+        raise SystemExit(f"{place!r}: expected a file and a name in it: my_app.py:model")
+    sys.path.insert(0, str(Path(path).resolve().parent))
+    spec = importlib.util.spec_from_file_location(Path(path).stem, path)
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    if not hasattr(module, name):
+        raise SystemExit(f"{path} has no {name!r} at its top level.")
+    return getattr(module, name)
+
+
+def main(arguments: Sequence[str]) -> None:
+    if len(arguments) not in (3, 4):
+        raise SystemExit(
+            "python -m mnistlab.doctor my_app.py:model my_app.py:preprocess my_pictures/ "
+            "[doctor.html]\n\nWrites one page: which step breaks it, and the repair. It "
+            "imports, and so runs, your file. 'none' for preprocess: write it for me."
+        )
+    to_input = None if arguments[1] == "none" else _named(arguments[1])
+    try:
+        report = examine(_named(arguments[0]), to_input, arguments[2])
+    except ValueError as error:
+        raise SystemExit(f"{arguments[2]}: {error}") from error
+    path = Path(arguments[3] if len(arguments) == 4 else "doctor.html")
+    head = "<!doctype html><meta charset='utf-8'><title>The doctor</title>"
+    data.write_atomically(path, f"{head}{page(report)}".encode())
+    print(f"{report}\n{path} is the page.")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
