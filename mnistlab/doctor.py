@@ -5,9 +5,9 @@
 1. MNIST's own images go through every convention: what does the network want?
 2. MNIST's digits, drawn as your pictures are (your canvas, place, paper and ink),
    go through `to_input`. What comes out is compared, pixel by pixel, with what the
-   known ways of spoiling a digit would have made of it: the one that fits has a name.
-3. Repairs are tried, one at a time and then together, on these probes, whose answers
-   are known, and on your pictures. The page keeps the two apart.
+   known ways to spoil a digit make of it: the one that fits has a name.
+3. Repairs are tried, alone and together, on these probes, whose answers are known,
+   and on your pictures. The page keeps the two apart.
 4. The repair is a few lines of Python, and it is those lines that were measured.
 
 From a shell: python -m mnistlab.doctor my_app.py:model my_app.py:preprocess pictures/
@@ -28,6 +28,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from io import BytesIO
+from itertools import product
 from math import comb
 from pathlib import Path
 
@@ -55,16 +56,18 @@ from mnistlab.preprocess import (
 )
 
 N_SCREEN, N_WANTED, N_PROBES, N_COMPARED = 50, 400, 200, 32
-SECONDS = 5.0  # that to_input may take for the probes; then fewer do
+SECONDS = 5.0  # that to_input may take for the probes; then it gets fewer
 CERTAIN, LOSS = 0.01, 0.02  # a finding costs 2 points, by chance once in a hundred
-FITS = 0.85  # mean correlation of pictures from which on they count as the same
-EMNIST = {26: "letters", 27: "letters", 36: "digits and letters", 47: "balanced"}
-EMNIST[62] = "by class"
+FITS = 0.85  # mean correlation from which on two sets of pictures are the same
+EMNIST = {36: "digits and letters", 47: "balanced classes", 62: "classes"}
+CAUSES_HERE = CAUSES | {
+    "placement": CAUSES.get("placement") or CAUSES["frame"],
+    "orientation": "turned, mirrored, or its axes in another order than in training",
+}
 
-# --- what a network may want --------------------------------------------------------
+# --- 1. what a network may want -----------------------------------------------------
 
-# pixels float32 (N, 28, 28) in 0..1 -> the network's values; and the lines of code
-SCALES = {
+SCALES = {  # pixels 0..1, float (N, 28, 28) -> values; and the same as code for one
     "0..1": (lambda x: x, ""),
     "MNIST's mean and deviation": (
         lambda x: (x - MEAN) / STD,
@@ -80,43 +83,41 @@ SCALES = {
         "x = (x - x.mean()) / x.std()",
     ),
 }
-TURNS = {  # images (..., H, W)
+MNISTS, PER_IMAGE = list(SCALES)[1], list(SCALES)[4]
+TURNS = {  # images (..., H, W); and as code for one
     "upright": (lambda x: x, ""),
     "transposed": (lambda x: x.swapaxes(-1, -2), "x = x.T"),
     "mirrored": (lambda x: x[..., ::-1], "x = x[:, ::-1]"),
     "upside down": (lambda x: x[..., ::-1, ::-1], "x = x[::-1, ::-1]"),
     "flipped top to bottom": (lambda x: x[..., ::-1, :], "x = x[::-1]"),
-    "turned left": (lambda x: np.rot90(x, 1, (-2, -1)), "x = np.rot90(x)"),
-    "turned right": (lambda x: np.rot90(x, -1, (-2, -1)), "x = np.rot90(x, -1)"),
-    "transposed and turned": (
+    "turned left": (partial(np.rot90, axes=(-2, -1)), "x = np.rot90(x)"),
+    "turned right": (partial(np.rot90, k=3, axes=(-2, -1)), "x = np.rot90(x, -1)"),
+    "turned and mirrored": (
         lambda x: x[..., ::-1, ::-1].swapaxes(-1, -2),
         "x = x[::-1, ::-1].T",
     ),
 }
-
-
-def _padded(x):
-    return np.pad(x, ((0, 0), (2, 2), (2, 2)), "edge")
-
-
-SHAPES = {  # values (N, 28, 28) -> what the network takes; and the code for one
+SHAPES = {  # values (N, 28, 28) -> what the network takes; and as code for one
     "(N, 1, 28, 28)": (lambda x: x[:, None], "x[None, None]"),
     "(N, 784)": (lambda x: x.reshape(len(x), -1), "x.reshape(1, 784)"),
     "(N, 28, 28)": (lambda x: x, "x[None]"),
-    "(N, 3, 28, 28)": (
-        lambda x: np.repeat(x[:, None], 3, 1),
-        "np.stack([x, x, x])[None]",
-    ),
+    "(N, 3, 28, 28)": (lambda x: np.stack(3 * [x], 1), "np.stack(3 * [x])[None]"),
     "(N, 1, 32, 32)": (
-        lambda x: _padded(x)[:, None],
+        lambda x: np.pad(x, ((0, 0), (2, 2), (2, 2)), "edge")[:, None],
         "np.pad(x, 2, 'edge')[None, None]",
     ),
     "(N, 3, 32, 32)": (
-        lambda x: np.repeat(_padded(x)[:, None], 3, 1),
+        lambda x: np.stack(3 * [np.pad(x, ((0, 0), (2, 2), (2, 2)), "edge")], 1),
         "np.stack(3 * [np.pad(x, 2, 'edge')])[None]",
     ),
     "(N, 28, 28, 1)": (lambda x: x[..., None], "x[None, ..., None]"),
 }
+
+
+def turn_between(start: str, end: str) -> str:
+    """The name of the turn that leads from one way of lying to another."""
+    start, end = (TURNS[turn][0](np.arange(4).reshape(2, 2)) for turn in (start, end))
+    return next(name for name, (turn, _) in TURNS.items() if (turn(start) == end).all())
 
 
 @dataclass(frozen=True)
@@ -124,7 +125,7 @@ class Convention:
     """How a network wants its digits."""
 
     ink: str = "light"  # or "dark"
-    scale: str = "MNIST's mean and deviation"
+    scale: str = MNISTS
     turn: str = "upright"
 
     def __call__(self, images: np.ndarray) -> np.ndarray:
@@ -132,6 +133,22 @@ class Convention:
         x = images / np.float32(255) if images.dtype == np.uint8 else images
         x = 1 - x if self.ink == "dark" else x
         return TURNS[self.turn][0](SCALES[self.scale][0](x)).astype(np.float32)
+
+    def values(self, paper: float = 0.0, ink: float = 1.0) -> np.ndarray:
+        """Those of paper and ink; standardised per image: those of a usual image."""
+        scale = SCALES[MNISTS if self.scale == PER_IMAGE else self.scale][0]
+        pair = np.array([paper, ink])
+        return scale(1 - pair if self.ink == "dark" else pair)
+
+    def undo(self, x: np.ndarray) -> np.ndarray:
+        """Values (N, 28, 28) back to pixels, float32, ink 1 on paper 0."""
+        x = TURNS[turn_between(self.turn, "upright")][0](x)
+        paper, ink = self.values()
+        if self.scale == PER_IMAGE:
+            ends = x.min((1, 2), keepdims=True), x.max((1, 2), keepdims=True)
+            paper, ink = ends if self.ink == "light" else ends[::-1]
+        span = np.where(ink == paper, 1, ink - paper)
+        return ((x - paper) / span).round(5).astype(np.float32)
 
     def __str__(self) -> str:
         return f"{self.ink} ink, {self.scale}, {self.turn}"
@@ -142,106 +159,105 @@ class Unusable(ValueError):
 
 
 class Scores:
-    """A network, or any callable, as a function: float32 inputs -> log p (N, C)."""
+    """A network, or any callable, that was given a common face.
 
-    def __init__(self, network, device, dtype):
-        self.network, self.device, self.dtype = network, device, dtype
-        self.shape, self.kind, self.as_numpy = None, "", False
+    Raises Unusable for one that takes no known shape or gives no ten scores.
+    """
 
-    def raw(self, inputs: np.ndarray) -> np.ndarray:
-        inputs = np.ascontiguousarray(inputs)
-        if not self.as_numpy:
-            inputs = torch.from_numpy(inputs).to(self.device, self.dtype)
-        with torch.no_grad():
-            out = self.network(inputs)
-        out = out[0] if isinstance(out, tuple | list) and len(out) else out
-        out = getattr(out, "logits", out)
-        if isinstance(out, torch.Tensor):
-            out = out.detach().float().cpu().numpy()
-        return np.asarray(out, float)
-
-    def __call__(self, values: np.ndarray) -> np.ndarray:
-        """float (N, 28, 28) in the network's scale -> log probabilities (N, 10)."""
-        inputs = SHAPES[self.shape][0](values.astype(np.float32))
-        out = [self.raw(inputs[i : i + 100]) for i in range(0, len(inputs), 100)]
-        out = np.nan_to_num(np.concatenate(out), nan=0, posinf=1e30, neginf=-1e30)
-        if self.kind == "probabilities":
-            out = np.log(np.maximum(out, 1e-12))
-        out = out - out.max(1, keepdims=True)
-        return (out - np.log(np.exp(out).sum(1, keepdims=True)))[:, :10]
-
-    def answers(self, values: np.ndarray) -> np.ndarray:
-        return self(values).argmax(1)
-
-    def settle(self, images: np.ndarray) -> None:
-        """Find the shape it takes and what it gives; Unusable if there is none."""
+    def __init__(self, network, images: np.ndarray):
+        self.network, self.is_module = network, isinstance(network, torch.nn.Module)
+        tensors = [*network.parameters(), *network.buffers()] if self.is_module else []
+        floats = [t for t in tensors if t.is_floating_point()] or [torch.zeros(1)]
+        self.device, self.dtype = floats[0].device, floats[0].dtype
         values, problems = Convention()(images), {}
-        for name, (form, _) in SHAPES.items():
-            for self.as_numpy in (False, True):
-                if self.as_numpy and isinstance(self.network, torch.nn.Module):
-                    continue
+        for shape, (form, _) in SHAPES.items():
+            for as_numpy in (False,) if self.is_module else (False, True):
+                self.shape, self.as_numpy = shape, as_numpy
                 try:
                     out = self.raw(form(values))
                 except Exception as error:  # any: it is somebody else's code
-                    problems[name] = f"{type(error).__name__}: {error}".split("\n")[0]
+                    problems[f"{type(error).__name__}: {error}".split("\n")[0]] = 1
                     continue
                 if out.ndim == 2 and len(out) == len(images) and out.shape[1] >= 10:
-                    return self._accept(name, out)
-                problems[name] = f"gave {out.shape} for {len(images)} pictures"
-        said = list(dict.fromkeys(problems.values()))
+                    return self._look_at(out)
+                problems[f"gave {out.shape} for {len(images)} pictures"] = 1
         raise Unusable(
             f"the network takes none of {', '.join(SHAPES)} and gives ten scores or "
-            f"more, one row for each picture. It said: {'; '.join(said[:3])}"
+            f"more for each picture. It said: {'; '.join(list(problems)[:3])}"
         )
 
-    def _accept(self, shape: str, out: np.ndarray) -> None:
+    def _look_at(self, out: np.ndarray) -> None:
         if not np.isfinite(out).all():
             raise Unusable(
                 f"{np.mean(~np.isfinite(out)):.0%} of the network's scores are not "
                 "numbers: its weights are broken, or its training diverged."
             )
-        if out.shape[1] in (26, 27):
+        self.classes = out.shape[1]
+        if self.classes in (26, 27):
             raise Unusable(
-                f"the network has {out.shape[1]} outputs, those of EMNIST's letters: "
+                f"the network has {self.classes} outputs, those of EMNIST's letters: "
                 "it knows no digits."
             )
-        self.shape, self.classes = shape, out.shape[1]
-        sums = out.sum(1)
-        if (out >= 0).all() and np.allclose(sums, 1, atol=1e-3):
-            self.kind = "probabilities"
-        else:
-            logs = np.allclose(np.exp(out.clip(max=50)).sum(1), 1, atol=1e-3)
-            self.kind = "log probabilities" if logs else "logits"
+        powers = np.exp(out.clip(-99, 9))
+        one = [np.allclose(p.sum(1), 1, atol=1e-3) for p in (out, powers)]
+        positive = (out >= 0).all()
+        self.gives = "probabilities" if one[0] and positive else (
+            "log probabilities" if one[1] else "logits")  # fmt: skip
+
+    def raw(self, inputs: np.ndarray) -> np.ndarray:
+        inputs = np.ascontiguousarray(inputs)
+        if not self.as_numpy:
+            inputs = torch.from_numpy(inputs).to(self.device, self.dtype)
+        out = self.network(inputs)
+        out = out[0] if isinstance(out, tuple | list) and len(out) else out
+        if isinstance(out, torch.Tensor):
+            out = out.detach().float().cpu().numpy()
+        return np.asarray(out, float)
+
+    def __call__(self, values: np.ndarray) -> np.ndarray:
+        """float (N, 28, 28) in the network's values: log probabilities (N, 10)."""
+        inputs = SHAPES[self.shape][0](values.astype(np.float32))
+        out = [self.raw(inputs[i : i + 100]) for i in range(0, len(inputs), 100)]
+        out = np.nan_to_num(np.concatenate(out), nan=0, posinf=1e30, neginf=-1e30)
+        if self.gives == "probabilities":
+            out = np.log(np.maximum(out, 1e-12))
+        out = out - out.max(1, keepdims=True)
+        return (out - np.log(np.exp(out).sum(1, keepdims=True)))[:, :10]
+
+    def answers(self, images: Sequence[np.ndarray | None]) -> np.ndarray:
+        """The digits that it reads; -1 where there is no image."""
+        full = [np.zeros((28, 28)) if image is None else image for image in images]
+        there = np.array([image is not None for image in images])
+        return np.where(there, self(np.stack(full)).argmax(1), -1)
 
 
 def sign_test(before: np.ndarray, after: np.ndarray) -> float:
     """How likely chance mends so many and breaks so few: McNemar, exact, one-sided.
 
-    before, after: bool (N,), the same pictures read right.
+    before, after: bool (N,), whether the same pictures are read right.
     """
     mended, broken = int((after & ~before).sum()), int((before & ~after).sum())
     n = mended + broken
-    return sum(comb(n, k) for k in range(mended, n + 1)) / 2**n if n else 1.0
+    return sum(comb(n, k) for k in range(mended, n + 1)) / 2**n
 
 
 def wanted(scores: Scores, digits: data.Digits) -> tuple[list[Convention], np.ndarray]:
     """The conventions that a paired test cannot tell from the best, likeliest first.
 
-    Also their accuracies. A few images go through all; the rest through the best.
+    Also the accuracy with each. A few images go through all, the rest through those
+    that are left. The plain best would shut out the true one in one case of six.
     """
-    lattice = [Convention(i, s, t) for i in ("light", "dark") for s in SCALES
-               for t in TURNS]  # fmt: skip
-    few = digits.take(np.arange(N_SCREEN))
-    right = [scores.answers(c(few.images)) == few.labels for c in lattice]
-    best = right[int(np.argmax([r.mean() for r in right]))]
-    left = [c for c, r in zip(lattice, right, strict=True)
-            if sign_test(r, best) > CERTAIN / 10]  # fmt: skip
+    few, rows = digits.take(np.arange(N_SCREEN)), np.arange(len(digits))
+    inks = "light", "dark"
+    left = [Convention(*all_three) for all_three in product(inks, SCALES, TURNS)]
+    right = [scores.answers(c(few.images)) == few.labels for c in left]
+    best = max(right, key=np.mean)
+    left = [c for c, r in zip(left, right, strict=True) if sign_test(r, best) > 0.001]
     logs = [scores(convention(digits.images)) for convention in left]
-    rows = np.arange(len(digits))
-    likely = np.array([log[rows, digits.labels].mean() for log in logs])
+    likely = [-log[rows, digits.labels].mean() for log in logs]
     right = [log.argmax(1) == digits.labels for log in logs]
-    best = right[int(np.argmax([r.mean() for r in right]))]
-    keep = [i for i in np.argsort(-likely, kind="stable")
+    best = max(right, key=np.mean)
+    keep = [i for i in np.argsort(likely, kind="stable")
             if sign_test(right[i], best) > CERTAIN]  # fmt: skip
     return [left[i] for i in keep], np.array([right[i].mean() for i in keep])
 
@@ -255,39 +271,37 @@ class Picture:
 
     name: str
     source: object = field(repr=False)  # as it was given, and as to_input gets it
-    label: int | None
+    label: int | None = None
+    problem: str = ""  # why it is left out
     canvas: np.ndarray | None = field(repr=False, default=None)  # uint8, ink 255
     ink: np.ndarray | None = field(repr=False, default=None)  # uint8, in the picture
     code: str = ""  # the line that reads it
-    problem: str = ""  # why it is left out
 
 
-def read(name: str, source, label: int | None) -> Picture:
+def read(source, name: str = "the picture", label: int | None = None) -> Picture:
     """A picture as a canvas, whatever its ink and paper; its problem, if it has one."""
-    try:  # where it is transparent, the paper on which there is something to see
-        both = (load_picture(source, paper=paper) for paper in (255, 0))
-        grey = max(both, key=np.std)
+    picture = partial(Picture, name, source, label)
+    try:  # where it is transparent: the paper on which there is something to see
+        grey = max((load_picture(source, paper=p) for p in (255, 0)), key=np.std)
     except (ValueError, OSError) as error:
-        return Picture(name, source, label, problem=str(error))
-    edge = ring(grey)
-    ink = "dark" if np.median(edge) > 127 else "light"
+        return picture(str(error))
+    ink = "dark" if np.median(ring(grey)) > 127 else "light"
     canvas = grey if ink == "light" else 255 - grey
-    edge = edge if ink == "light" else 255 - edge
+    edge = ring(canvas)
     if ink == "dark" and (np.median(edge) > 16 or np.quantile(edge, 0.95) > 32):
         sheet = read_photo(source)
-        if len(sheet.canvases) != 1 or sheet.alarm:
-            why = sheet.alarm or f"there are {len(sheet.canvases)} digits on it"
-            return Picture(name, source, label, problem=why)
+        if sheet.alarm or len(sheet.canvases) != 1:
+            return picture(sheet.alarm or f"there are {len(sheet.boxes)} digits on it")
         x, y, width, height = sheet.boxes[0]
         own = np.zeros_like(sheet.flat)
         own[y : y + height, x : x + width] = sheet.flat[y : y + height, x : x + width]
         own = cv2.resize(own, grey.shape[::-1])
         code = "canvas = read_photo(picture).canvases[0]"
-        return Picture(name, source, label, sheet.canvases[0], own, code)
+        return picture("", sheet.canvases[0], own, code)
     if canvas.max() < INK:
-        return Picture(name, source, label, problem="there is no ink on it")
+        return picture("there is no ink on it")
     code = f"canvas = load_picture(picture, ink={ink!r})"
-    return Picture(name, source, label, canvas, canvas, code)
+    return picture("", canvas, canvas, code)
 
 
 def gather(pictures, labels) -> list[Picture]:
@@ -298,14 +312,11 @@ def gather(pictures, labels) -> list[Picture]:
     """
     if isinstance(pictures, str | Path) and Path(pictures).is_dir():
         folder, known = Path(pictures), set(Image.registered_extensions())
-        found = sorted(p for p in folder.rglob("*") if p.suffix.lower() in known)
+        pictures = sorted(p for p in folder.rglob("*") if p.suffix.lower() in known)
         if labels is None:
-            labels = []
-            for path in found:
-                names = path.stem, *(p.name for p in path.relative_to(folder).parents)
-                hits = [re.match(r"(\d+)(?!\w*\d*[a-zA-Z])", name) for name in names]
-                labels.append(next((int(hit[1]) for hit in hits if hit), None))
-        pictures = found
+            names = [p.stem if p.parent == folder else p.parent.name for p in pictures]
+            hits = [re.match(r"(\d{1,2})(?![^\W_])", name) for name in names]
+            labels = [int(hit[1]) if hit else None for hit in hits]
     elif isinstance(pictures, str | Path | Image.Image):
         pictures = [pictures]
     pictures = list(pictures)
@@ -316,175 +327,143 @@ def gather(pictures, labels) -> list[Picture]:
         raise ValueError(
             f"{len(labels)} labels for {len(pictures)} pictures; expected one each."
         )
-    whole = [None if label is None else int(label) for label in labels]
-    if wrong := sorted({n for n in whole if n is not None and not 0 <= n <= 61}):
+    labels = [None if label is None else int(label) for label in labels]
+    if wrong := sorted({n for n in labels if n is not None and not 0 <= n <= 61}):
         raise ValueError(f"labels {wrong[:5]}; expected 0 to 9, or EMNIST's 0 to 61.")
-    read_all = []
-    for number, (source, label) in enumerate(zip(pictures, whole, strict=True)):
+    found = []
+    for number, (source, label) in enumerate(zip(pictures, labels, strict=True), 1):
         path = isinstance(source, str | Path)
-        name = Path(source).name if path else f"picture {number + 1}"
+        name = Path(source).name if path else f"picture {number}"
         if label is not None and label > 9:
-            why = f"its label is {label}, one of EMNIST's letters: digits are examined"
-            read_all.append(Picture(name, source, label, problem=why))
+            why = f"its label is {label}, a letter of EMNIST's; digits are examined"
+            found.append(Picture(name, source, label, why))
         else:
-            read_all.append(read(name, source, label))
-    return read_all
+            found.append(read(source, name, label))
+    return found
 
 
 class Style:
-    """How somebody draws: canvas, place, paper, ink and kind; it draws probes."""
+    """How somebody draws, from one picture: canvas, place, paper, ink and kind."""
 
     LARGEST = 640  # pixels a side; larger pictures are imitated smaller
 
     def __init__(self, like: Picture):
-        self.source = like.source
-        picture = like.source
-        if isinstance(picture, np.ndarray):
-            picture = Image.fromarray(load_picture(picture)) if (
-                picture.ndim < 3 or picture.shape[-1] < 3 or picture.dtype != np.uint8
-            ) else Image.fromarray(picture)  # fmt: skip
-        elif not isinstance(picture, Image.Image):
-            picture = Image.open(picture)
-        self.mode = picture.mode
-        picture = picture.convert("RGBA")
-        picture.thumbnail((self.LARGEST, self.LARGEST))
-        self.picture = picture
-        rgba, ink = np.asarray(picture), cv2.resize(like.ink, picture.size)
+        self.source = source = like.source
+        if isinstance(source, np.ndarray):
+            plain = source.ndim < 3 or source.shape[-1] < 3 or source.dtype != np.uint8
+            source = Image.fromarray(load_picture(source) if plain else source)
+        elif not isinstance(source, Image.Image):
+            source = Image.open(source)
+        self.mode, self.picture = source.mode, source.convert("RGBA")
+        self.picture.thumbnail((self.LARGEST, self.LARGEST))
+        rgba, ink = np.array(self.picture), cv2.resize(like.ink, self.picture.size)
         self.transparent = np.median(rgba[..., 3][ink < INK]) < 128
         self.pen = np.median(rgba[ink >= 0.8 * ink.max()], axis=0)[:3]
-        hidden = cv2.dilate(ink, np.ones((5, 5), np.uint8)) >= INK / 2
-        rgb = np.ascontiguousarray(rgba[..., :3])
+        hidden, rgb = cv2.dilate(ink, np.ones((5, 5))) >= INK / 2, rgba[..., :3].copy()
+        paper = np.full(rgb.shape, np.median(rgb[~hidden], axis=0))
         if rgb[~hidden].std(0).max() > 2:  # light and shadow are kept, lines blur
-            small = cv2.resize(rgb, None, fx=0.25, fy=0.25, interpolation=3)
-            gone = cv2.resize(hidden.astype(np.uint8), small.shape[1::-1])
+            small, gone = (cv2.resize(i, None, fx=0.25, fy=0.25, interpolation=3)
+                           for i in (rgb, hidden.astype(np.uint8)))  # fmt: skip
             small = cv2.inpaint(small, gone, 3, cv2.INPAINT_TELEA)
-            self.paper = cv2.resize(small, picture.size).astype(np.float32)
-        else:
-            flat = np.median(rgb[~hidden], axis=0)
-            self.paper = np.broadcast_to(flat, rgb.shape).astype(np.float32)
+            paper = cv2.resize(small, self.picture.size)
+        self.paper = paper.astype(np.float32)
         rows, columns = (np.flatnonzero((ink >= INK).any(a)) for a in (1, 0))
         self.side = max(np.ptp(rows), np.ptp(columns)) + 1
-        self.middle = (rows[0] + rows[-1]) / 2, (columns[0] + columns[-1]) / 2
+        self.middle = np.array([columns[[0, -1]].mean(), rows[[0, -1]].mean()])
 
     def canvas(self, digit: np.ndarray) -> np.ndarray:
-        """MNIST's digit (28, 28) where theirs are: uint8 (H, W), ink 255."""
+        """MNIST's digit, uint8 (28, 28), as large and where theirs are: (H, W)."""
         cut = crop_to_ink(digit)
         scale = self.side / max(cut.shape)
-        size = [max(1, round(n * scale)) for n in cut.shape[::-1]]
-        bicubic = Image.Resampling.BICUBIC
-        large = np.asarray(Image.fromarray(np.pad(cut, 2)).resize(
-            [round(n + 4 * scale) for n in size], bicubic), float)  # fmt: skip
+        half, room = np.array(cut.shape[::-1]) * scale / 2, self.paper.shape[1::-1]
+        middle = np.clip(self.middle, half, np.maximum(half, room - half))
+        move = np.array([[scale, 0, 0], [0, scale, 0]])
+        move[:, 2] = middle - half + scale / 2 - 0.5
+        large = cv2.warpAffine(cut, move, room, flags=cv2.INTER_CUBIC).astype(float)
         steep = min(max(scale / 2, 1), 6)  # a pen's edge is sharp at any size
-        large = (127 + (large - 127) * steep).clip(0, 255).astype(np.uint8)
-        canvas = np.zeros(self.paper.shape[:2], np.uint8)
-        top, left = (
-            min(max(round(middle - n / 2), -(n // 8)), max(room - n + n // 8, 0))
-            for middle, n, room in zip(
-                self.middle, large.shape, canvas.shape, strict=True
-            )
-        )
-        y, x = max(top, 0), max(left, 0)
-        part = large[y - top :, x - left :][: canvas.shape[0] - y, : canvas.shape[1] - x]
-        canvas[y : y + part.shape[0], x : x + part.shape[1]] = part
-        return canvas
+        return (127 + (large - 127) * steep).clip(0, 255).astype(np.uint8)
 
-    def draw(self, canvas: np.ndarray, pen=None) -> Image.Image:
+    def draw(self, canvas: np.ndarray, path: Path):
+        """A canvas in their ink on their paper: a file, image or array as theirs."""
         cover = canvas[..., None] / np.float32(255)
-        pen = self.pen if pen is None else np.asarray(pen)
-        rgb = self.paper + cover * (pen - self.paper)
+        rgb = self.paper + cover * (self.pen - self.paper)
         alpha = cover * 255 if self.transparent else np.full_like(cover, 255)
-        rgba = np.concatenate([rgb, alpha], 2).round().astype(np.uint8)
-        return Image.fromarray(rgba)
-
-    def as_theirs(self, picture: Image.Image, folder: Path, name: str):
-        """As a file, an image or an array, like the one that it imitates."""
-        source = self.source
-        if isinstance(source, np.ndarray):
-            if source.ndim == 3 and source.shape[-1] in (3, 4):
-                array = np.asarray(picture.convert("RGB RGBA".split()[source.shape[-1] - 3]))
-            else:
-                array = np.asarray(picture.convert("L"))
-                array = array.reshape(
-                    array.shape if source.ndim == 2 else
-                    (1, *array.shape) if source.shape[0] == 1 else (*array.shape, 1)
-                )  # fmt: skip
-            if source.dtype == bool:
-                return array > 127
-            if source.dtype == np.uint16:
-                return array.astype(np.uint16) * 257
-            top = 255 if source.dtype != np.uint8 and source.max(initial=0) <= 1 else 1
-            return (array / top).astype(source.dtype) if top > 1 else array.astype(
-                source.dtype)  # fmt: skip
-        mode = self.mode if self.mode in ("L", "RGB", "RGBA", "LA", "1", "P") else "L"
-        picture = picture.convert(mode)
-        if isinstance(source, Image.Image):
-            return picture
-        path = folder / f"{name}{Path(source).suffix}"
-        picture.save(path)
-        return type(source)(path) if isinstance(source, str) else path
+        picture = np.concatenate([rgb, alpha], 2).round().astype(np.uint8)
+        picture, source = Image.fromarray(picture), self.source
+        if not isinstance(source, np.ndarray):
+            known = ("L", "RGB", "RGBA", "LA", "1", "P", "CMYK")
+            picture = picture.convert(self.mode if self.mode in known else "L")
+            if isinstance(source, Image.Image):
+                return picture
+            path = path.with_suffix(Path(source).suffix)
+            picture.save(path)
+            return str(path) if isinstance(source, str) else path
+        colour = source.ndim == 3 and source.shape[-1] in (3, 4)
+        array = np.asarray(picture.convert(("RGB", "RGBA")[source.shape[-1] - 3]
+                                           if colour else "L"))  # fmt: skip
+        if source.ndim == 3 and not colour:
+            array = array[None] if source.shape[0] == 1 else array[..., None]
+        if source.dtype == np.uint16:
+            return array.astype(np.uint16) * 257
+        small = source.dtype != np.uint8 and source.max() <= 1
+        array = array / np.float32(255) if small else array
+        return (array > 0.5 if source.dtype == bool else array).astype(source.dtype)
 
 
-# --- what to_input makes of a picture -----------------------------------------------
+# --- 2. what to_input makes of a picture --------------------------------------------
 
-
-def _filter(kind, size):
-    return lambda image: np.asarray(Image.fromarray(image).filter(kind(size)))
-
-
-def _framed(canvas, resample=None):
-    cut = crop_to_ink(canvas)
-    if resample is None:
-        return center_of_mass(fit_20x20(cut))
-    scale = 20 / max(cut.shape)
-    size = [max(1, round(n * scale)) for n in cut.shape[::-1]]
-    return center_of_mass(np.asarray(Image.fromarray(cut).resize(size, resample)))
-
-
-def _within(canvas, side):
-    """Cropped, its longer side `side`, the box (not the ink) in the middle."""
-    cut = crop_to_ink(canvas)
-    scale = side / max(cut.shape)
-    size = [max(1, round(n * scale)) for n in cut.shape[::-1]]
-    small = np.asarray(Image.fromarray(cut).resize(size, Image.Resampling.BILINEAR))
-    frame = np.zeros((28, 28), np.uint8)
-    top, left = ((28 - n) // 2 for n in small.shape)
-    frame[top : top + small.shape[0], left : left + small.shape[1]] = small
-    return frame
-
-
-def _scrambled(image):
-    flat = np.repeat(image.reshape(-1), 3).reshape(3, 28, 28)
-    return flat.mean(0).astype(np.uint8)
-
-
+BILINEAR, NEAREST = Image.Resampling.BILINEAR, Image.Resampling.NEAREST
 FRAME, WHOLE = "MNIST's frame", "the whole canvas resized"
-NEAREST = Image.Resampling.NEAREST
+
+
+def _framed(canvas, side=20, how=BILINEAR, by_mass=True):
+    cut = crop_to_ink(canvas)
+    size = [max(1, round(n * side / max(cut.shape))) for n in cut.shape[::-1]]
+    cut = np.asarray(Image.fromarray(cut).resize(size, how))
+    if by_mass:
+        return center_of_mass(cut)
+    before = [(28 - n) // 2 for n in cut.shape]
+    after = [28 - n - b for n, b in zip(cut.shape, before, strict=True)]
+    return np.pad(cut, list(zip(before, after, strict=True)))
+
+
+def _nearest(canvas):
+    return np.asarray(Image.fromarray(canvas).resize((28, 28), NEAREST))
+
+
+def _scrambled(canvas):  # (28, 28, 3) taken for (3, 28, 28)
+    return np.repeat(_framed(canvas).reshape(-1), 3).reshape(3, 784).mean(0)
+
+
 LAYOUTS = {  # canvas, uint8 (H, W), ink 255 -> uint8 (28, 28); the alarm that it is
     FRAME: (_framed, ""),
     WHOLE: (resize_28x28, "placement"),
     "stretched to the box": (lambda c: resize_28x28(crop_to_ink(c)), "placement"),
-    "centred by its box": (partial(_within, side=20), "placement"),
-    "as large as the frame": (partial(_within, side=28), "placement"),
-    "half size": (partial(_within, side=10), "placement"),
+    "centred by its box": (partial(_framed, by_mass=False), "placement"),
+    "as large as the frame": (partial(_framed, side=28, by_mass=False), "placement"),
+    "half size": (partial(_framed, side=10, by_mass=False), "placement"),
     "inverted before the crop": (lambda c: _framed(255 - c), "polarity"),
     "inverted after the crop": (
         lambda c: center_of_mass(255 - fit_20x20(crop_to_ink(c))),
         "polarity",
     ),
-    "shrunk without smoothing": (partial(_framed, resample=NEAREST), "ink"),
-    "the whole canvas, without smoothing": (
-        lambda c: np.asarray(Image.fromarray(c).resize((28, 28), NEAREST)),
-        "ink",
-    ),
-    "axes in the wrong order": (lambda c: _scrambled(_framed(c)), "orientation"),
+    "shrunk without smoothing": (partial(_framed, how=NEAREST), "ink"),
+    "the whole canvas, without smoothing": (_nearest, "placement"),
+    "axes in the wrong order": (lambda c: _scrambled(c).reshape(28, 28), "orientation"),
 }
-TEXTURES = {  # of the 28x28
+
+
+def _filtered(kind, size):
+    return lambda image: np.asarray(Image.fromarray(image).filter(kind(size)))
+
+
+TEXTURES = {  # of the 28x28, uint8
     "": lambda image: image,
-    "blurred": _filter(ImageFilter.GaussianBlur, 2),
-    "a little blurred": _filter(ImageFilter.GaussianBlur, 1),
-    "thick pen": _filter(ImageFilter.MaxFilter, 5),
-    "a little thick": _filter(ImageFilter.MaxFilter, 3),
-    "thin pen": _filter(ImageFilter.MinFilter, 3),
+    "blurred": _filtered(ImageFilter.GaussianBlur, 2),
+    "a little blurred": _filtered(ImageFilter.GaussianBlur, 1),
+    "thick pen": _filtered(ImageFilter.MaxFilter, 5),
+    "a little thick": _filtered(ImageFilter.MaxFilter, 3),
+    "thin pen": _filtered(ImageFilter.MinFilter, 3),
 }
 
 
@@ -496,102 +475,84 @@ class Fit:
     texture: str
     turn: str
     shift: tuple[int, int]  # rows, columns
-    paper: float  # the value of paper, and of ink
+    paper: float  # its value, and that of ink
     ink: float
     r: float  # mean correlation of what came out with what this way gives
-    noise: float  # what is left over, as a share of ink - paper
-    standardised: bool
+    noise: float  # on the paper, as a share of ink - paper
+    standardised: bool  # every image has mean 0 and deviation 1
 
 
 def explain(x: np.ndarray, canvases: Sequence[np.ndarray]) -> Fit:
-    """The layout, turn, shift, pen and two values that give x, float (N, 28, 28)."""
+    """The layout, turn, shift, pen and the two values that give x, (N, 28, 28)."""
 
     def spectrum(images):
         flat = images - images.mean((1, 2), keepdims=True)
         norm = np.sqrt((flat**2).sum((1, 2), keepdims=True))
         return np.fft.rfft2(flat / np.maximum(norm, 1e-9))
 
-    target, best, score = spectrum(x), None, -1.0
-    near = np.r_[0:9, -8:0]
+    target, best, near = spectrum(x), (-1.0,), np.r_[0:9, -8:0]
     for layout, (make, _) in LAYOUTS.items():
         made = [make(canvas) for canvas in canvases]
-        plain = layout not in (FRAME, WHOLE)
-        for texture, change in list(TEXTURES.items())[: 1 if plain else None]:
-            images = np.stack([change(image) for image in made]) / 255
+        for texture in TEXTURES if layout in (FRAME, WHOLE) else [""]:
+            images = np.stack([TEXTURES[texture](image) for image in made]) / 255
             for turn, (move, _) in TURNS.items():
-                product = target * np.conj(spectrum(move(images)))
-                shifts = np.fft.irfft2(product.mean(0), (28, 28))[np.ix_(near, near)]
-                row, column = divmod(int(np.abs(shifts).argmax()), len(near))
-                if abs(shifts[0, 0]) > abs(shifts[row, column]) - 0.02:
-                    row = column = 0
-                r = float(shifts[row, column])
+                energy = (target * np.conj(spectrum(move(images)))).mean(0)
+                r = np.fft.irfft2(energy, (28, 28))[np.ix_(near, near)]
+                at = np.unravel_index(np.abs(r).argmax(), r.shape)
+                at = (0, 0) if abs(r[0, 0]) > abs(r[at]) - 0.02 else at
                 simple = (layout == FRAME) + (texture == "") + (turn == "upright")
-                if abs(r) + 0.01 * simple > score:
-                    score = abs(r) + 0.01 * simple
-                    shift = int(near[row]), int(near[column])
-                    best = layout, texture, turn, shift, r, move(images)
-    layout, texture, turn, shift, r, images = best
-    z = np.roll(images, shift, (1, 2)).reshape(len(x), -1)
-    flat = x.reshape(len(x), -1)
+                if abs(r[at]) + 0.01 * simple > best[0]:
+                    shift = int(near[at[0]]), int(near[at[1]])
+                    way = Fit(layout, texture, turn, shift, 0, 0, abs(r[at]), 0, False)
+                    best = abs(r[at]) + 0.01 * simple, way, np.roll(
+                        move(images), shift, (1, 2))  # fmt: skip
+    _, way, z = best
+    paper = np.stack([cv2.dilate(image, np.ones((5, 5))) for image in z]) < 0.02
+    z, flat = z.reshape(len(z), -1), x.reshape(len(x), -1)
     centred = z - z.mean(1, keepdims=True)
-    slope = (centred * flat).sum(1) / np.maximum((centred**2).sum(1), 1e-9)
-    level = flat.mean(1) - slope * z.mean(1)
-    rest = flat - slope[:, None] * z - level[:, None]
-    slope, level = float(np.median(slope)), float(np.median(level))
-    standard = abs(flat.mean(1)).max() < 0.02 and abs(flat.std(1) - 1).max() < 0.05
-    paper = np.stack([cv2.dilate(i, np.ones((5, 5))) for i in z.reshape(x.shape)])
-    paper = paper.reshape(z.shape) < 0.02
-    noise = float(rest[paper].std() / max(abs(slope), 1e-9)) if paper.any() else 0.0
-    return Fit(layout, texture, turn, shift, level, level + slope, abs(r), noise,
-               bool(standard))  # fmt: skip
-
-
-def _pair(convention: Convention, low=0.0, high=1.0) -> np.ndarray:
-    """The values of paper and ink; for one standardised, those of a usual image."""
-    scale = convention.scale
-    scale = scale if "per image" not in scale else "MNIST's mean and deviation"
-    pixels = [1 - low, 1 - high] if convention.ink == "dark" else [low, high]
-    return np.array([float(SCALES[scale][0](np.float64(p))) for p in pixels])
+    slopes = (centred * flat).sum(1) / np.maximum((centred**2).sum(1), 1e-9)
+    levels = flat.mean(1) - slopes * z.mean(1)
+    rest = (flat - slopes[:, None] * z - levels[:, None])[paper.reshape(z.shape)]
+    slope, level = float(np.median(slopes)), float(np.median(levels))
+    noise = float(rest.std() / max(abs(slope), 1e-9)) if rest.size else 0.0
+    even = abs(flat.mean(1)).max() < 0.02 and abs(flat.std(1) - 1).max() < 0.05
+    return Fit(way.layout, way.texture, way.turn, way.shift, level, level + slope,
+               float(way.r), noise, bool(even))  # fmt: skip
 
 
 def name_values(fit: Fit, want: Convention) -> tuple[str, str]:
     """What is wrong with the values of paper and ink, and the alarm that it is."""
-    right = _pair(want)
-    other = Convention("dark" if want.ink == "light" else "light", want.scale)
-    per_image = want.scale == "standardised per image"
-    if fit.standardised and not per_image:
-        return f"scaled to standardised per image, the network wants {want.scale}", "range"
-    if fit.standardised:
+    if fit.standardised and want.scale == PER_IMAGE:
         fine = (fit.ink > fit.paper) == (want.ink == "light")
         return ("", "") if fine else ("inverted", "polarity")
-    names = {} if per_image else {"right": (right, "")}
+    if fit.standardised:
+        return f"scaled to {PER_IMAGE}, the network wants {want.scale}", "range"
+    right = want.values()
+    other = "dark" if want.ink == "light" else "light"
+    names = {} if want.scale == PER_IMAGE else {("", ""): right}
     names |= {
-        "inverted": (_pair(other), "polarity"),
-        "sign flipped": (-right, "range"),
-        "inverted, half contrast": (_pair(want, 127 / 255, 0), "polarity"),
-        "not divided by 255": (_pair(want, 0, 255), "range"),
-        "divided by 255 twice": (_pair(want, 0, 1 / 255), "blank"),
-        "normalised twice": ((right - MEAN) / STD, "range"),
+        ("inverted", "polarity"): want.values(1, 0),
+        ("sign flipped", "range"): -right,
+        ("inverted, half contrast", "polarity"): want.values(0.5, 0),
+        ("not divided by 255", "range"): want.values(0, 255),
+        ("divided by 255 twice", "blank"): want.values(0, 1 / 255),
+        ("normalised twice", "range"): (right - MEAN) / STD,
     }
-    for scale in SCALES:
-        if scale not in (want.scale, "standardised per image"):
-            for ink in ("light", "dark"):
-                name = f"scaled to {scale}, the network wants {want.scale}"
-                name = name if ink == want.ink else f"inverted, and {name}"
-                names[name] = (_pair(Convention(ink, scale)), "range")
+    for scale in set(SCALES) - {want.scale, PER_IMAGE}:
+        name = f"scaled to {scale}, the network wants {want.scale}"
+        names[name, "range"] = Convention(want.ink, scale).values()
+        names[f"inverted, and {name}", "range"] = Convention(other, scale).values()
     found = np.array([fit.paper, fit.ink])
-    off = {n: np.abs(found - p).max() / abs(np.ptp(p)) for n, (p, _) in names.items()}
+    off = {n: abs(found - pair).max() / np.ptp(pair) for n, pair in names.items()}
     best = min(off, key=off.get)
     if off[best] < 0.08:
-        return ("", "") if best == "right" else (best, names[best][1])
+        return best
     paper, ink = (found - right[0]) / (right[1] - right[0])
     if paper > ink:
         return "inverted, and with other contrast", "polarity"
-    if abs(ink - paper) > 1.5 or abs(ink - paper) < 0.02 or ink < 0 or paper < -0.2:
+    if not 0.02 < ink - paper < 1.5 or paper < -0.2:
         return f"values from {fit.paper:.3g} to {fit.ink:.3g}", "range"
-    if paper > 0.08:
-        return "grey paper", "background"
-    return "faint ink", "ink"
+    return ("grey paper", "background") if paper > 0.08 else ("faint ink", "ink")
 
 
 @dataclass(frozen=True)
@@ -599,86 +560,35 @@ class Finding:
     """One thing that is wrong: its name, the alarm that would ring, and in words."""
 
     name: str
-    alarm: str
+    alarm: str  # a key of checks.CAUSES, or "orientation", "function", "network"
     words: str
-    part: str  # of the way that it is in: values, turn, layout, network, function
-
-
-CAUSES_HERE = CAUSES | {
-    "orientation": "turned, mirrored or with its axes in another order than the "
-    "training images",
-    "network": "the network, not its input",
-    "function": "to_input does not give the same numbers for the same picture, or "
-    "not numbers of the kind that the network takes",
-}
-# The checks' name for a digit that is not where, or as large as, MNIST has it
-if "placement" not in CAUSES_HERE:
-    CAUSES_HERE["placement"] = CAUSES_HERE.pop("frame")
+    part: str  # what would have to be mended: values, turn, layout, function, network
 
 
 def departures(fit: Fit, want: Convention) -> list[Finding]:
-    """Where a fit differs from what the network wants, in the order of repair."""
-    found, ways = [], []
-    name, alarm = name_values(fit, want)
+    """Where a fit differs from what the network wants."""
+    ways, (name, alarm) = [], name_values(fit, want)
     if name:
-        seen = f"paper is {fit.paper:.3g} and ink {fit.ink:.3g}, the network wants " \
-               "{:.3g} and {:.3g}".format(*_pair(want))  # fmt: skip
+        seen = "paper is {:.3g} and ink {:.3g}, the network wants {:.3g} and {:.3g}"
+        seen = seen.format(fit.paper, fit.ink, *want.values())
         ways.append((name, alarm, seen, "values"))
     if fit.turn != want.turn:
-        name = _turn(want.turn, fit.turn)
         seen = f"digits come out {fit.turn}, the network wants them {want.turn}"
-        ways.append((name, "orientation", seen, "turn"))
+        ways.append((turn_between(want.turn, fit.turn), "orientation", seen, "turn"))
     if fit.layout != FRAME:
         seen = f"digits come out {fit.layout}"
         ways.append((fit.layout, LAYOUTS[fit.layout][1], seen, "layout"))
     if max(map(abs, fit.shift)) > 1:
-        down, right = fit.shift
-        seen = f"digits lie {down:+d} rows and {right:+d} columns from MNIST's place"
-        ways.append(("shifted", "placement", seen, "layout"))
+        seen = "digits lie {:+d} rows and {:+d} columns from MNIST's place"
+        ways.append(("shifted", "placement", seen.format(*fit.shift), "layout"))
     if fit.texture:
-        seen = f"the lines come out {fit.texture}"
+        seen = f"digits come out with lines as of this: {fit.texture}"
         ways.append((fit.texture, "ink", seen, "layout"))
     if fit.noise > 0.05:
-        seen = f"{fit.noise:.0%} of the ink's strength is noise on the paper"
+        seen = f"the paper is noisy, by {fit.noise:.0%} of the ink's strength"
         ways.append(("noise", "background", seen, "layout"))
-    for name, alarm, seen, part in ways:
-        words = f"{seen} ({alarm}: {CAUSES_HERE[alarm]})"
-        found.append(Finding(name, alarm, words, part))
-    return found
-
-
-def _turn(start: str, end: str) -> str:
-    """The name of the turn that leads from one way of lying to another."""
-    start, end = (TURNS[turn][0](np.arange(4).reshape(2, 2)) for turn in (start, end))
-    return next(name for name, (turn, _) in TURNS.items() if (turn(start) == end).all())
-
-
-# --- the examination ----------------------------------------------------------------
-
-
-@contextmanager
-def untouched(network):
-    """Evaluation mode; then its modes, weights and everybody's dice as before."""
-    modules = list(network.modules()) if isinstance(network, torch.nn.Module) else []
-    modes = [module.training for module in modules]
-    weights = network.state_dict() if modules else {}
-    kept = {name: tensor.clone() for name, tensor in weights.items()}
-    dice = random.getstate(), np.random.get_state()
-    cuda = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else []
-    try:
-        with torch.random.fork_rng(devices=list(cuda)), torch.no_grad():
-            for module in modules[:1]:
-                module.eval()
-            yield
-    finally:
-        for module, mode in zip(modules, modes, strict=True):
-            module.training = mode
-        for name, tensor in weights.items():
-            if not torch.equal(tensor, kept[name]):
-                with torch.no_grad():
-                    tensor.copy_(kept[name])
-        random.setstate(dice[0])
-        np.random.set_state(dice[1])
+    return [Finding(name, alarm, f"{seen} ({alarm}: {CAUSES_HERE[alarm]})", part)
+            for name, alarm, seen, part in ways]  # fmt: skip
 
 
 def as_image(out) -> np.ndarray:
@@ -690,8 +600,7 @@ def as_image(out) -> np.ndarray:
     if array.ndim == 3 and 3 in array.shape[::2]:
         array = array.mean(0 if array.shape[0] == 3 else 2)
     if array.ndim != 2:
-        shape = np.shape(out)
-        raise ValueError(f"it gave {shape}, which is not one picture")
+        raise ValueError(f"it gave {np.shape(out)}, which is not one picture")
     if not np.isfinite(array).all():
         raise ValueError("it gave NaN or infinite numbers")
     if array.shape == (32, 32):
@@ -700,75 +609,211 @@ def as_image(out) -> np.ndarray:
 
 
 class Input:
-    """somebody's to_input: called with care, and what was noticed meanwhile."""
+    """Somebody's to_input, called with care: what it gave, raised and changed."""
 
-    def __init__(self, function):
-        self.function, self.raised, self.notes, self.shape = function, [], [], None
-        self.seconds = 0.0
+    def __init__(self, function: Callable | None):
+        self.function, self.raised, self.notes, self.seconds = function, [], [], 0.0
+        self.out = None  # the last that it gave
 
-    def __call__(self, source):
+    def __call__(self, source) -> np.ndarray | None:
         """float (28, 28), or None where it raised or gave no picture."""
-        given = copy.deepcopy(source)
-        started = time.perf_counter()
+        if self.function is None:
+            return None
+        given, started = copy.deepcopy(source), time.perf_counter()
         try:
             out = self.function(given)
-            image = as_image(out)
+            image, self.out = as_image(out), out
         except Exception as error:  # any: it is somebody else's code
             self.raised.append(f"{type(error).__name__}: {error}".split("\n")[0])
             return None
         finally:
             self.seconds += time.perf_counter() - started
-        self.out = out
         if isinstance(source, np.ndarray) and not np.array_equal(given, source):
-            self.note("to_input changes the array that it is given: let it work on a "
-                      "copy (image = image.copy())")  # fmt: skip
+            self.note("to_input changes the array that it is given; let it take a copy")
         return image
 
-    def note(self, text):
+    def note(self, text: str) -> None:
         if text not in self.notes:
             self.notes.append(text)
 
+    def contract(self, scores: Scores, probes: list, x: list) -> list[Finding]:
+        """What is wrong with it as a function, whatever the picture."""
+        found, failed = [], sum(image is None for image in x)
+        if failed:
+            words = f"to_input failed for {failed} of {len(x)}: {self.raised[0]}"
+            self.note(words)
+            if failed > len(x) / 2:
+                found.append(Finding("raises", "function", words, "function"))
+        worked = [i for i, image in enumerate(x) if image is not None]
+        if any(not np.array_equal(self(probes[i]), x[i]) for i in worked[:3]):
+            words = "to_input gives other numbers when it is called again"
+            found.append(Finding("random", "function", words, "function"))
+        if worked and not scores.as_numpy:
+            out = self.out if torch.is_tensor(self.out) else np.array(self.out)
+            out = torch.as_tensor(out)
+            ranks = SHAPES[scores.shape][0](np.zeros((1, 28, 28))).ndim
+            out = out[None] if out.ndim < ranks else out
+            try:
+                scores.network(out.to(scores.device))
+            except Exception as error:  # any: it is somebody else's code
+                words = (
+                    f"to_input gives {out.dtype} {tuple(out.shape)}, which the network "
+                    f"refuses ({str(error).splitlines()[0]}); it takes {scores.dtype} "
+                    f"{scores.shape}"
+                ).replace("torch.", "")
+                name = "dtype" if out.dtype != scores.dtype else "shape"
+                found.append(Finding(name, "function", words, "function"))
+        return found
 
-def _pixels(x: np.ndarray, want: Convention) -> np.ndarray:
-    """Back from the network's values: float32 (N, 28, 28), ink 1 on paper 0."""
-    x = TURNS[_turn(want.turn, "upright")][0](x)
-    low, high = _pair(want)
-    if want.scale == "standardised per image":
-        dark = want.ink == "dark"
-        low, high = ((f(x, axis=(1, 2), keepdims=True)) for f in (
-            (np.max, np.min) if dark else (np.min, np.max)))  # fmt: skip
-    return ((x - low) / np.where(high == low, 1, high - low)).astype(np.float32)
+
+# --- 3. and 4. repairs --------------------------------------------------------------
+
+
+def write(want: Convention, scores: Scores, read_by="", fit=None, parts=()) -> str:
+    """The repair as code: a new to_input, or, without read_by, lines behind theirs."""
+    lines, imports = [], ["import numpy as np"]
+    imports += [] if scores.as_numpy else ["import torch"]
+    if read_by:
+        imports.append("from mnistlab.preprocess import MNIST_PIPELINE, load_picture")
+        imports.append("from mnistlab.preprocess import run as framed")
+        imports += ["from mnistlab.photo import read_photo"] * ("photo" in read_by)
+        imports += ["from mnistlab.doctor import read"] * ("read(" in read_by)
+        lines = [f"{read_by}  # ink 255 on paper 0",
+                 "x = framed(canvas, MNIST_PIPELINE[:-1]) / 255"]  # fmt: skip
+        turn, parts = want.turn, ("values", "turn")
+    else:
+        imports.append("from mnistlab.doctor import as_image")
+        lines = ["x = as_image(to_input(picture))  # as before, 28 x 28"]
+        turn = turn_between(fit.turn, want.turn) if "turn" in parts else "upright"
+        if "values" in parts:
+            paper, span = round(fit.paper, 4), round(fit.ink - fit.paper, 6)
+            lines.append(f"x = (x - {paper}) / {span}  # paper 0, ink 1")
+    if "values" in parts:
+        lines += ["x = 1 - x  # the network wants dark ink"] * (want.ink == "dark")
+        lines += [SCALES[want.scale][1]] * (want.scale != "0..1")
+    lines += [TURNS[turn][1]] * (turn != "upright")
+    lines.append(f"x = np.ascontiguousarray({SHAPES[scores.shape][1]}, np.float32)")
+    lines.append("return x" if scores.as_numpy else "return torch.from_numpy(x)")
+    head, body = "\n".join(imports), "\n".join(f"    {line}" for line in lines)
+    return f"{head}\n\n\ndef mended(picture):\n{body.replace('(x - -', '(x + ')}\n"
+
+
+def run_code(code: str, to_input: Callable | None = None) -> Callable:
+    """The printed repair as a function; `to_input` is what it may call."""
+    names = {"to_input": to_input}
+    exec(code, names)  # our own lines, not somebody's
+    return names["mended"]
+
+
+def repairs(ways, fit: Fit, want: Convention, x, mine, canvases, pictures) -> dict:
+    """Each single repair: its name, and what the network gets of probes and pictures.
+
+    First those of the departures that were found, then whatever might help.
+    """
+    slope = fit.ink - fit.paper
+
+    def behind(change):
+        return [[None if image is None else change(image[None])[0] for image in images]
+                for images in (x, mine)]  # fmt: skip
+
+    def framed(texture=""):
+        change, move = TEXTURES[texture], TURNS[fit.turn][0]
+        own = [picture.canvas for picture in pictures]
+        return [[fit.paper + slope * move(change(_framed(c)) / 255) for c in part]
+                for part in (canvases, own)]  # fmt: skip
+
+    def rescaled():
+        right = Convention(want.ink, want.scale)
+        return behind(lambda image: right((image - fit.paper) / slope))
+
+    found = {}
+    for way in ways:
+        mend = {"values": rescaled, "layout": framed}.get(way.part) or partial(
+            behind, TURNS[turn_between(fit.turn, want.turn)][0])  # fmt: skip
+        found[f"mend: {way.name}"] = mend()
+    found["invert"] = behind(lambda image: fit.paper + fit.ink - image)
+    found["rescale"] = rescaled()
+    for name, (turn, _) in list(TURNS.items())[1:]:
+        found[f"turn: {name}"] = behind(turn)
+    found["MNIST's frame"] = framed()
+    found["MNIST's frame, thicker"] = framed("a little thick")
+    found["MNIST's frame, thinner"] = framed("thin pen")
+    return found
+
+
+def table_of(trials: dict, labels: np.ndarray, truth: np.ndarray) -> pd.DataFrame:
+    """What each repair reads, mends and breaks, on probes and on your pictures."""
+    rows, known, (first, *_) = [], truth >= 0, trials.values()
+    for name, (probes, yours) in trials.items():
+        row = {"repair": name, "probes": (probes == labels).mean()}
+        if known.any():
+            was, now = (a[known] == truth[known] for a in (first[1], yours))
+            row |= {"yours": now.mean(), "mends": int((now & ~was).sum())}
+            row["breaks"] = int((was & ~now).sum())
+            row["by chance"] = min(1.0, (len(trials) - 1) * sign_test(was, now))
+        else:  # which answers it changes, and how much they tell
+            row["changes"] = int((yours != first[1]).sum())
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+# --- the examination ----------------------------------------------------------------
 
 
 @dataclass
 class Report:
     """What was found, and on what it rests. In a notebook it is a page."""
 
+    pictures: tuple[Picture, ...] = ()
+    verdict: str = ""  # one or two sentences
     findings: tuple[Finding, ...] = ()  # the first is the one to mend first
-    verdict: str = ""  # one sentence
     wants: tuple[Convention, ...] = ()  # that the network reads equally well
     accuracies: np.ndarray = field(default_factory=lambda: np.zeros(0))  # with each
     network: str = ""  # what it takes and gives
+    source: str = ""  # of the digits that it was examined on
     trials: pd.DataFrame = field(default_factory=pd.DataFrame)  # of repairs
-    code: str = ""  # def mended(picture): ...; uses your to_input, if it can stay
-    mended: Callable | None = None  # that code, run
-    pictures: tuple[Picture, ...] = ()
-    seen: np.ndarray | None = None  # (N, 28, 28) pixels 0..1 that the network gets now
-    shown: np.ndarray | None = None  # and with the repair
+    code: str = ""  # def mended(picture): ...; it may call your to_input
+    mended: Callable | None = field(repr=False, default=None)  # that code, run
+    seen: np.ndarray | None = field(repr=False, default=None)  # pixels (N, 28, 28)
+    shown: np.ndarray | None = field(repr=False, default=None)  # with the repair
     answers: pd.DataFrame = field(default_factory=pd.DataFrame)  # for each picture
     notes: list[str] = field(default_factory=list)
-    source: str = ""
 
     @property
     def finding(self) -> Finding | None:
         return self.findings[0] if self.findings else None
 
+    def __str__(self) -> str:
+        said = [self.verdict, *(f"- {f.name}: {f.words}" for f in self.findings)]
+        return "\n".join([*said, *(f"note: {n}" for n in self.notes), "", self.code])
+
     def _repr_html_(self) -> str:
         return page(self)
 
-    def __str__(self) -> str:
-        parts = [self.verdict, *(f"- {f.name}: {f.words}" for f in self.findings)]
-        return "\n".join([*parts, *(f"note: {note}" for note in self.notes), self.code])
+
+@contextmanager
+def untouched(network):
+    """Evaluation mode, no gradients; then modes, weights and dice as they were."""
+    modules = list(network.modules()) if isinstance(network, torch.nn.Module) else []
+    modes = [module.training for module in modules]
+    weights = network.state_dict() if modules else {}
+    kept = {name: tensor.clone() for name, tensor in weights.items()}
+    dice = random.getstate(), np.random.get_state()
+    cuda = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else []
+    try:
+        with torch.random.fork_rng(devices=list(cuda)), torch.no_grad():
+            if modules:
+                network.eval()
+            yield list(zip(modules, modes, strict=True))
+    finally:
+        for module, mode in zip(modules, modes, strict=True):
+            module.training = mode
+        with torch.no_grad():
+            for name, tensor in weights.items():
+                if not torch.equal(tensor, kept[name]):
+                    tensor.copy_(kept[name])
+        random.setstate(dice[0])
+        np.random.set_state(dice[1])
 
 
 def examine(network, to_input=None, pictures=(), labels=None, progress=True) -> Report:
@@ -781,305 +826,226 @@ def examine(network, to_input=None, pictures=(), labels=None, progress=True) -> 
     for no pictures and impossible labels; all else is said in the report.
     """
     everything = gather(pictures, labels)
-    report = Report(pictures=tuple(p for p in everything if p.canvas is not None))
-    if left_out := [p for p in everything if p.canvas is None]:
+    report = Report(tuple(p for p in everything if not p.problem))
+    if left_out := [p for p in everything if p.problem]:
         report.notes.append(
             f"{len(left_out)} of {len(everything)} pictures are left out: "
             + "; ".join(f"{p.name}: {p.problem}" for p in left_out[:5])
         )
-    modes = [(m, m.training) for m in getattr(network, "modules", list)()]
-    with untouched(network), tqdm(total=4, disable=not progress, leave=False) as bar:
+    with untouched(network) as modes, tqdm(total=3, disable=not progress) as bar:
         bar.set_description("what the network wants")
         try:
-            found, *known = _network(report, network, modes)
+            scores, digits, reference = look_at_network(report, network, modes)
         except Unusable as error:
             report.verdict = str(error)
             report.findings = (Finding("network", "network", str(error), "network"),)
             return report
-        bar.update()
-        if report.pictures:
-            _input(report, to_input, found, *known, bar)
-        else:
+        if not report.pictures:
             report.verdict = "No picture could be read, so none was examined."
-            report.findings = tuple(found)
+            return report
+        bar.update()
+        bar.set_description("what to_input makes of it")
+        with tempfile.TemporaryDirectory() as folder:
+            given = look_at_input(report, scores, to_input, digits, Path(folder))
+            bar.update()
+            bar.set_description("repairs")
+            mend(report, scores, reference, *given)
+        bar.update()
     return report
 
 
-def _network(report: Report, network, modes):
-    """Step 1: what it wants. Also its own faults, and digits that are not used up."""
+def look_at_network(report: Report, network, modes):
+    """Step 1. Returns its Scores, digits for probes, and what images look like."""
     digits = data.load().test
     report.source = digits.source
-    digits = digits.balanced(min(N_WANTED + N_PROBES, len(digits) // 2))
-    rest = digits.take(np.arange(len(digits) - N_PROBES, len(digits)))
-    digits = digits.take(np.arange(len(digits) - N_PROBES))
-    tensors = [*network.parameters(), *network.buffers()] if modes else []
-    floats = [t for t in tensors if t.is_floating_point()] or [torch.zeros(1)]
-    scores = Scores(network, floats[0].device, floats[0].dtype)
-    scores.settle(digits.images[:7])
+    digits = digits.balanced(min(N_WANTED + N_PROBES, len(digits)))
+    digits, rest = (digits.take(np.arange(*ends)) for ends in (
+        (len(digits) - N_PROBES,), (len(digits) - N_PROBES, len(digits))))  # fmt: skip
+    scores = Scores(network, digits.images[:7])
     wants, shares = wanted(scores, digits)
-    x = wants[0](digits.images)
+    x, n_tried = wants[0](digits.images), 2 * len(SCALES) * len(TURNS)
     if shares.max() < 0.3:
-        answers = np.unique(scores.answers(x)).tolist()
-        same = f": its answer is always {answers[0]}" if len(answers) == 1 else ""
+        answers = set(scores.answers(x).tolist())
+        same = f": its answer is always {min(answers)}" if len(answers) == 1 else ""
         raise Unusable(
-            "this network has not learnt MNIST: in the best of "
-            f"{2 * len(SCALES) * len(TURNS)} conventions it reads {shares.max():.0%} "
-            f"of {len(digits)} images{same}."
+            f"this network has not learnt MNIST: in the best of {n_tried} conventions "
+            f"it reads {shares.max():.0%} of {len(digits)} images{same}."
         )
     report.wants, report.accuracies = tuple(wants), shares
-    report.network = f"takes {scores.shape}, gives {scores.classes} {scores.kind}"
+    report.network = f"takes {scores.shape} and gives {scores.classes} {scores.gives}"
     if scores.classes > 10:
         known = EMNIST.get(scores.classes)
-        report.notes.append(
-            f"the network has {scores.classes} outputs"
-            + (f", as EMNIST's {known}" if known else "")
-            + ": the first ten are taken for the digits."
-        )
+        known = f", as many as EMNIST's {known}" if known else ""
+        report.notes.append(f"the network has {scores.classes} outputs{known}: the "
+                            "first ten are taken for the digits")  # fmt: skip
     if shares.max() < 0.9:
-        report.notes.append(f"the network reads only {shares.max():.0%} of MNIST.")
-    found, few, right = [], x[:60], digits.labels[:60]
-    if modes:  # asked one picture at a time, in the mode in which it was found
-        together = scores(few)
-        for module, mode in modes:
-            module.training = mode
-        try:
-            alone = np.concatenate([scores(few[i : i + 1]) for i in range(len(few))])
-            seen = f"reads {(alone.argmax(1) == right).mean():.0%} of single images"
-        except Exception as error:  # batch norm, of a single picture
-            alone, seen = np.zeros((len(few), 10)), f"raises {error}"
-        finally:
-            network.eval()
-        together, alone = together.clip(-20), alone.clip(-20)
-        if abs(together - alone).max() > 0.1:
-            was = any(mode for _, mode in modes)
-            words = (
-                f"as it is, it {seen}, in evaluation mode "
-                f"{(together.argmax(1) == right).mean():.0%}: "
-                + ("call network.eval() before you use it" if was else "its answer "
-                   "to one hangs on the others in the batch, eval() or not")
-            )  # fmt: skip
-            worse = sign_test(alone.argmax(1) == right, together.argmax(1) == right)
-            if worse < CERTAIN:
-                found.append(Finding("training mode", "network", words, "network"))
-            else:
-                report.notes.append(f"the network is in training mode: {words}.")
-    reference = Reference.measured_on(
-        normalize(digits.images), np.zeros((len(digits), 10)), digits.source
-    )
-    return found, scores, rest, reference
+        report.notes.append(f"the network reads only {shares.max():.0%} of MNIST")
+    if modes:
+        ask_singly(report, scores, modes, x[:60], digits.labels[:60])
+    inputs, logits = normalize(digits.images), np.zeros((len(digits), 10))
+    return scores, rest, Reference.measured_on(inputs, logits, digits.source)
 
 
-def _contract(theirs: Input, scores: Scores, probes: list, x: list) -> list[Finding]:
-    """What is wrong with to_input as a function, whatever the picture."""
-    found, n, failed = [], len(x), [i for i, image in enumerate(x) if image is None]
-    worked = [i for i in range(n) if i not in failed]
-    if failed:
-        words = f"to_input failed for {len(failed)} of {n}: {theirs.raised[0]}"
-        if len(failed) > n / 2:
-            found.append(Finding("raises", "function", words, "function"))
-        theirs.notes.append(words)
-    for i in worked[:3]:
-        if not np.array_equal(theirs(probes[i]), x[i]):
-            words = "to_input gives other numbers when it is called again"
-            found.append(Finding("random", "function", words, "function"))
-            break
-    if worked and not scores.as_numpy:
-        out = theirs.out
-        out = torch.as_tensor(out if isinstance(out, torch.Tensor) else np.array(out))
-        ranks = len(SHAPES[scores.shape][0](np.zeros((1, 28, 28))).shape)
-        batch = out[None] if out.ndim == ranks - 1 else out
-        try:
-            with torch.no_grad():
-                scores.network(batch.to(scores.device))
-        except Exception as error:  # any: it is somebody else's code
-            kind = "dtype" if out.dtype != scores.dtype else "shape"
-            words = (
-                f"to_input gives {out.dtype} {tuple(out.shape)}, which the network "
-                f"refuses ({str(error).splitlines()[0]}); it takes {scores.dtype} "
-                f"{scores.shape}"
-            ).replace("torch.", "")
-            found.append(Finding(kind, "function", words, "function"))
-    return found
-
-
-def _input(report, to_input, found, scores, digits, reference, bar) -> None:
-    """Steps 2 and 3: what to_input gives the network, and which repair mends it."""
-    n, known = len(report.pictures), [p.label for p in report.pictures]
-    if n < 5:
-        report.notes.append(
-            f"{n} readable picture{'s' * (n > 1)}, too few to show anything: the "
-            "evidence is that of the probes."
-        )
-    if n > 1 and len(set(known)) == 1 and known[0] is not None:
-        report.notes.append(f"all pictures are of the digit {known[0]}.")
-    theirs, styles = Input(to_input), [Style(p) for p in report.pictures[:20]]
-    mine, probes, canvases, x = [], [], [], []
-    with tempfile.TemporaryDirectory() as folder:
-        bar.set_description("what to_input makes of it")
-        for i, digit in enumerate(digits.images):
-            if i >= N_COMPARED and theirs.seconds > SECONDS:
-                break
-            style = styles[i % len(styles)]
-            canvases.append(style.canvas(digit))
-            drawn = style.draw(canvases[-1])
-            probes.append(style.as_theirs(drawn, Path(folder), f"probe{i}"))
-            x.append(theirs(probes[-1]) if to_input else None)
-        if to_input:
-            found = [*found, *_contract(theirs, scores, probes, x)]
-            theirs.raised.clear()
-            mine = [theirs(p.source) for p in report.pictures]
-            if theirs.raised:
-                theirs.note(f"to_input failed for {len(theirs.raised)} of your {n} "
-                            f"pictures: {theirs.raised[0]}")  # fmt: skip
-        report.notes += theirs.notes
-        bar.update()
-        bar.set_description("repairs")
-        labels = digits.labels[: len(probes)]
-        _mend(report, scores, theirs, found, probes, canvases, x, labels, mine, reference)
-        bar.update()
-
-
-def _mend(
-    report, scores, theirs, found, probes, canvases, x, labels, mine, reference
-) -> None:
-    wants, worked = report.wants, [i for i, image in enumerate(x) if image is not None]
-    best = [w for w, share in zip(wants, report.accuracies, strict=True)
-            if share > report.accuracies.max() - 0.005]  # fmt: skip
-    want, fit, ways = best[0], None, []
-    if worked:
-        got = np.stack([x[i] for i in worked])
-        flat = np.ptp(got, (1, 2)) < 1e-6 * max(1, abs(got).max())
-        if flat.mean() > 0.5:
-            words = f"{flat.mean():.0%} of the pictures come out empty"
-            ways = [Finding("blank", "blank", f"{words} (blank: {CAUSES['blank']})",
-                            "layout")]  # fmt: skip
+def ask_singly(report: Report, scores: Scores, modes, x, labels) -> None:
+    """Is it in training mode? One image at a time, in the mode in which it came."""
+    together, alone = scores(x), np.zeros((len(x), 10))
+    for module, mode in modes:
+        module.training = mode
+    try:
+        alone = np.concatenate([scores(x[i : i + 1]) for i in range(len(x))])
+        seen = f"reads {(alone.argmax(1) == labels).mean():.0%} of single images"
+    except Exception as error:  # batch norm in training mode, of a single image
+        seen = f"raises {error}"
+    finally:
+        modes[0][0].eval()
+    if abs(together.clip(-20) - alone.clip(-20)).max() > 0.1:
+        right = together.argmax(1) == labels
+        words = f"as it is, the network {seen}, in evaluation mode {right.mean():.0%}: "
+        if any(mode for _, mode in modes):
+            words += "it is in training mode; call network.eval()"
         else:
-            some = [i for i in range(len(got)) if not flat[i]][:N_COMPARED]
-            fit = explain(got[some], [canvases[worked[i]] for i in some])
-            want = min(best, key=lambda want: len(departures(fit, want)))
-            ways = departures(fit, want) if fit.r > FITS else []
+            words += "its answer hangs on the other images of the batch, eval() or not"
+        if sign_test(alone.argmax(1) == labels, right) < CERTAIN:
+            finding = Finding("training mode", "network", words, "network")
+            report.findings = (finding,)
+        else:
+            report.notes.append(words)
+
+
+def look_at_input(report: Report, scores, to_input, digits, folder: Path):
+    """Step 2: probes drawn like the pictures, and what to_input makes of all."""
+    n, known = len(report.pictures), {p.label for p in report.pictures}
+    if n < 5:
+        report.notes.append(f"{n} readable pictures are too few to show anything: the "
+                            "evidence is that of the probes")  # fmt: skip
+    if n > 1 and len(known) == 1 and known != {None}:
+        report.notes.append(f"all pictures are of the digit {known.pop()}")
+    theirs, styles = Input(to_input), [Style(p) for p in report.pictures[:20]]
+    canvases, probes, x = [], [], []
+    for i, digit in enumerate(digits.images):
+        if i >= N_COMPARED and theirs.seconds > SECONDS:
+            break
+        style = styles[i % len(styles)]
+        canvases.append(style.canvas(digit))
+        probes.append(style.draw(canvases[-1], folder / f"probe{i}"))
+        x.append(theirs(probes[-1]))
+    if to_input:
+        report.findings += tuple(theirs.contract(scores, probes, x))
+        theirs.raised.clear()
+    mine = [theirs(picture.source) for picture in report.pictures]
+    if theirs.raised:
+        theirs.note(f"to_input failed for {len(theirs.raised)} of your {n} pictures: "
+                    f"{theirs.raised[0]}")  # fmt: skip
+    report.notes += theirs.notes
+    return theirs, probes, canvases, digits.labels[: len(probes)], x, mine
+
+
+def mend(report, scores, reference, theirs, probes, canvases, labels, x, mine) -> None:
+    """Steps 3 and 4: name what is wrong, try repairs, keep the one that helps."""
     pictures = report.pictures
     truth = np.array([-1 if p.label is None else p.label for p in pictures])
-    reads = [p.code for p in pictures]
-    read_by = max(set(reads), key=reads.count)
-    if len(set(reads)) > 1:
-        read_by = 'canvas = read("", picture, None).canvas'
+    best = [want for want, share in zip(report.wants, report.accuracies, strict=True)
+            if share > report.accuracies.max() - 0.005]  # fmt: skip
+    want, fit, ways = best[0], None, []
+    worked = [i for i, image in enumerate(x) if image is not None]
+    empty = [i for i in worked if np.ptp(x[i]) < 1e-6 * max(1, abs(x[i]).max())]
+    if len(empty) > len(worked) / 2:
+        words = f"{len(empty)} of {len(worked)} come out empty"
+        words += f" (blank: {CAUSES['blank']})"
+        ways = [Finding("blank", "blank", words, "layout")]
+    elif worked:
+        some = [i for i in worked if i not in empty][:N_COMPARED]
+        fit = explain(np.stack([x[i] for i in some]), [canvases[i] for i in some])
+        want = min(best, key=lambda want: len(departures(fit, want)))
+        ways = departures(fit, want) if fit.r > FITS else []
 
-    def answers(images):  # -1 where there is no image
-        full = [np.zeros((28, 28)) if image is None else image for image in images]
-        there = np.array([image is not None for image in images])
-        return np.where(there, scores.answers(np.stack(full)), -1)
-
-    def run(code):
-        """The code, run; its images and answers on probes and pictures."""
+    def trial(code):
         function = run_code(code, theirs.function)
-        on_probes = [_quietly(function, probe) for probe in probes]
-        on_yours = [_quietly(function, picture.source) for picture in pictures]
-        return function, on_yours, answers(on_probes), answers(on_yours)
+        images = [[_quietly(function, source) for source in part]
+                  for part in (probes, [p.source for p in pictures])]  # fmt: skip
+        return code, function, images[1], *map(scores.answers, images)
 
-    whole = write(want, scores, read_by)
-    code, (mended, shown, best_probes, best_yours) = whole, run(whole)
-    now_probes, now_yours = np.full(len(labels), -2), np.full(len(pictures), -2)
-    if theirs.function:
-        now_probes, now_yours = answers(x), answers(mine)
-    # may their to_input stay, with a line behind it?
+    reads = [picture.code for picture in pictures]
+    mixed, usual = len(set(reads)) > 1, max(set(reads), key=reads.count)
+    usual = "canvas = read(picture).canvas" if mixed else usual
+    chosen = trial(write(want, scores, usual))
     behind = [way for way in ways if way.part in ("values", "turn")]
-    if behind or (any(f.part == "function" for f in found) and not ways):
-        short = write(want, scores, None, fit, {way.part for way in behind})
-        tried = run(short)
-        lost = (best_probes == labels).mean() - (tried[2] == labels).mean()
-        if lost < 0.01:
-            code, (mended, shown, best_probes, best_yours) = short, tried
-            ways = behind
-    trials = {"nothing": (now_probes, now_yours)} if theirs.function else {}
-    if fit:
-        for name, probe_x, own_x in _trials(ways, fit, want, x, mine, canvases, pictures):
-            trials[name] = answers(probe_x), answers(own_x)
-    everything = "everything from the picture on" if code is whole else " and ".join(
-        way.name for way in ways) + ", mended"  # fmt: skip
-    trials[everything] = best_probes, best_yours
-    report.trials = _table(trials, labels, truth)
-    gain = {name: (a == labels).mean() for name, (a, _) in trials.items()}
-    ways = sorted(ways, key=lambda way: -gain.get(f"{way.name}, mended", 0))
-    before, after = now_probes == labels, best_probes == labels
-    shown_on_probes = (
-        sign_test(before, after) < CERTAIN and after.mean() - before.mean() > LOSS
-    )
-    known = truth >= 0
-    chance = min(1, len(trials) * sign_test((now_yours == truth)[known],
-                                            (best_yours == truth)[known]))  # fmt: skip
-    shown_on_yours = bool(known.sum() >= 5 and chance < 0.05)
-    if theirs.function is None:
-        report.verdict = "There is no to_input yet; these lines are one."
-    elif shown_on_probes or shown_on_yours:
-        if not ways:
-            odd = [i for i in (x if shown_on_probes else mine) if i is not None]
-            ways = [_by_alarms(_pixels(np.stack(odd), want), reference)] if odd else []
-        found = [*found, *ways]
-    elif ways:
-        report.notes += [f"harmless for this network: {way.words}" for way in ways]
-    reads_now = f"{before.mean():.0%} of {len(labels)} probes"
-    if found:
-        sure = [where for where, is_shown in (
-            ("on the probes", shown_on_probes), ("on your pictures", shown_on_yours)
-        ) if is_shown]  # fmt: skip
-        report.verdict = (
-            f"{found[0].name}: it reads {reads_now}, with the repair {after.mean():.0%}. "
-            + (f"Shown {' and '.join(sure)}." if sure else "Seen directly.")
-        )
-    elif theirs.function:
-        report.verdict = (
-            f"No fault found: it reads {reads_now}; read by the doctor, "
-            f"{after.mean():.0%} of them."
-        )
-        if known.sum() and (now_yours == truth)[known].mean() < 0.8:
-            report.verdict += (
-                " Why your pictures are misread I cannot tell with these; a dozen more "
-                "would do. They may be written as MNIST's writers did not."
-            )
-    if found or theirs.function is None:
-        report.code, report.mended = code, mended
+    if fit and (behind or (report.findings and not ways)):  # may theirs stay?
+        short = trial(write(want, scores, "", fit, [way.part for way in behind]))
+        if (short[3] == labels).mean() > (chosen[3] == labels).mean() - 0.01:
+            chosen, ways = short, behind
+    code, mended, shown, probes_then, yours_then = chosen
+    trials = {"nothing": (scores.answers(x), scores.answers(mine))}
+    tried = repairs(ways, fit, want, x, mine, canvases, pictures) if fit else {}
+    trials |= {name: tuple(map(scores.answers, both)) for name, both in tried.items()}
+    trials["the lines below" if theirs.function else "these lines"] = chosen[3:]
+    report.trials = table_of(trials, labels, truth)
+    gains = {name: (probes == labels).mean() for name, (probes, _) in trials.items()}
+    ways = sorted(ways, key=lambda way: -gains.get(f"mend: {way.name}", 0))
+
+    probes_now, yours_now = trials["nothing"]
+    before, after, known = probes_now == labels, probes_then == labels, truth >= 0
+    yours = yours_now[known] == truth[known]
+    chance = sign_test(yours, yours_then[known] == truth[known]) * (len(trials) - 1)
+    on = []
+    if sign_test(before, after) < CERTAIN and after.mean() - before.mean() > LOSS:
+        on.append("on the probes")
+    if known.sum() >= 5 and chance < 0.05:
+        on.append("on your pictures")
+    if on and theirs.function:
+        odd = [i for i in (x if on[0] == "on the probes" else mine) if i is not None]
+        if not ways and odd and not report.findings:
+            ways = [by_alarms(want.undo(np.stack(odd)), reference)]
+        report.findings += tuple(ways)
     else:
-        shown, best_yours = mine, now_yours
-    report.findings = tuple(found)
-    empty = np.zeros((28, 28))
+        report.notes += [f"harmless for this network: {way.words}" for way in ways]
+    report.verdict = f"It reads {before.mean():.0%} of {len(labels)} probes"
+    if theirs.function is None:
+        report.verdict = f"With these lines it reads {after.mean():.0%} of the probes."
+    elif report.findings:
+        report.verdict = (
+            f"{report.finding.name}. {report.verdict}, with the repair "
+            f"{after.mean():.0%}. " + f"Shown {' and '.join(on)}." * bool(on)
+        )
+    else:
+        report.verdict = f"No fault found. {report.verdict}, read by the doctor " \
+                         f"{after.mean():.0%}."  # fmt: skip
+        if known.any() and yours.mean() < 0.8:
+            report.verdict += (
+                f" But {(~yours).sum()} of your {known.sum()} pictures are misread, and "
+                "why I cannot tell with these; a dozen more would do."
+            )
+        shown, yours_then = mine, yours_now
+    if report.findings or theirs.function is None:
+        report.code, report.mended = code, mended
+    blank = np.zeros((28, 28))
     report.seen, report.shown = (
-        _pixels(np.stack([empty if i is None else i for i in images]), want)
-        if images else None for images in (mine, shown)
-    )  # fmt: skip
-    ringing = [_ringing(images, reference) for images in (report.seen, report.shown)]
-    report.answers = pd.DataFrame({
-        "picture": [picture.name for picture in pictures],
-        "label": ["" if label < 0 else str(label) for label in truth],
-        "read as": [str(a) if a >= 0 else "-" for a in now_yours],
-        "alarms": ringing[0] or [""] * len(pictures),
-        "mended": [str(a) if a >= 0 else "-" for a in best_yours],
-        "alarms left": ringing[1] or [""] * len(pictures),
-    })  # fmt: skip
+        want.undo(np.stack([blank if image is None else image for image in images]))
+        for images in (mine, shown)
+    )
+    columns = {"picture": [p.name for p in pictures], "label": truth}
+    for name, answers, pixels in (("now", yours_now, report.seen),
+                                  ("mended", yours_then, report.shown)):  # fmt: skip
+        rings = reference.outside(as_normalized(pixels))
+        columns[name] = answers
+        columns[f"alarms {name}"] = [", ".join(a for a in rings if rings[a][i])
+                                     for i in range(len(truth))]  # fmt: skip
+    report.answers = pd.DataFrame(columns).replace(-1, "")
 
 
-def _normalized(pixels: np.ndarray) -> np.ndarray:
-    """As the checks want them: float32, normalised, without rounding's -1e-8."""
-    return (pixels.round(5) - np.float32(MEAN)) / np.float32(STD)
+def as_normalized(pixels: np.ndarray) -> np.ndarray:
+    return (pixels - np.float32(MEAN)) / np.float32(STD)
 
 
-def _ringing(pixels: np.ndarray | None, reference: Reference) -> list[str]:
-    """The alarms of each picture, on pixels 0..1 as MNIST has them."""
-    if pixels is None:
-        return []
-    rings = reference.outside(_normalized(pixels))
-    return [", ".join(n for n in rings if rings[n][i]) for i in range(len(pixels))]
-
-
-def _by_alarms(pixels: np.ndarray, reference: Reference) -> Finding:
-    """What nothing known explains, by the alarm that rings most."""
-    rings = reference.outside(_normalized(pixels))
+def by_alarms(pixels: np.ndarray, reference: Reference) -> Finding:
+    """What nothing known explains, called by the alarm that rings most."""
+    rings = reference.outside(as_normalized(pixels))
     alarm = max(rings, key=lambda name: rings[name].mean())
-    share = rings[alarm].mean()
-    if share < 0.1:
-        words = "no step that I know explains it; the lines below replace all of them"
+    if rings[alarm].mean() < 0.1:
+        words = "no step that I know explains it; the lines below replace them all"
         return Finding("unknown", "", words, "layout")
-    words = f"for {share:.0%} of them the alarm {alarm} rings ({CAUSES_HERE[alarm]})"
+    share = rings[alarm].mean()
+    words = f"{alarm} rings for {share:.0%} of them ({CAUSES_HERE[alarm]})"
     return Finding(alarm, alarm, words, "layout")
 
 
@@ -1090,208 +1056,87 @@ def _quietly(function, source):
         return None
 
 
-def run_code(code: str, to_input=None) -> Callable:
-    """The printed repair as a function; `to_input` is what it may call."""
-    names = {"to_input": to_input}
-    exec(code, names)  # our own lines, not somebody's
-    return names["mended"]
-
-
-def write(want, scores, read_by=None, fit=None, parts=frozenset()) -> str:
-    """The repair: a new to_input, or lines behind theirs."""
-    lines = []
-    if read_by:
-        imports = ["from mnistlab.preprocess import MNIST_PIPELINE, load_picture",
-                   "from mnistlab.preprocess import run as frame"]  # fmt: skip
-        if "read_photo" in read_by:
-            imports += ["from mnistlab.photo import read_photo"]
-        if "read(" in read_by:
-            imports += ["from mnistlab.doctor import read"]
-        lines += [read_by + "  # ink 255 on paper 0",
-                  "x = frame(canvas, MNIST_PIPELINE[:-1]) / 255"]  # fmt: skip
-        turn, parts = want.turn, {"values", "turn"}
-    else:
-        imports = ["from mnistlab.doctor import as_image"]
-        lines.append("x = as_image(to_input(picture))  # as before, 28 x 28")
-        turn = _turn(fit.turn, want.turn) if fit and "turn" in parts else "upright"
-        if "values" in parts:
-            low, high = round(fit.paper, 4), round(fit.ink, 4)
-            shift = f"x + {-low}" if low < 0 else f"x - {low}" if low else "x"
-            lines.append(f"x = ({shift}) / {high - low:.6g}  # paper 0, ink 1")
-    if "values" in parts:
-        lines += ["x = 1 - x  # the network wants dark ink"] * (want.ink == "dark")
-        lines += [SCALES[want.scale][1]] if SCALES[want.scale][1] else []
-    lines += [TURNS[turn][1]] if turn != "upright" else []
-    form = SHAPES[scores.shape][1]
-    lines.append(f"x = np.ascontiguousarray({form}, np.float32)")
-    lines.append("return x" if scores.as_numpy else "return torch.from_numpy(x)")
-    imports = ["import numpy as np", *["import torch"] * (not scores.as_numpy), *imports]
-    body = "\n".join("    " + line for line in lines)
-    return "\n".join(imports) + f"\n\n\ndef mended(picture):\n{body}\n"
-
-
-def _trials(ways, fit, want, x, mine, canvases, pictures):
-    """Single repairs: (name, images of the probes, images of your pictures)."""
-    slope = fit.ink - fit.paper
-
-    def behind(change):
-        return [[None if i is None else change(i[None])[0] for i in images]
-                for images in (x, mine)]  # fmt: skip
-
-    def rescale(i):
-        return Convention(want.ink, want.scale)((i - fit.paper) / slope)
-
-    def reframed(change=lambda image: image):
-        move = TURNS[fit.turn][0]
-        own = [picture.canvas for picture in pictures]
-        return [[fit.paper + slope * move(change(_framed(c)) / 255) for c in part]
-                for part in (canvases, own)]  # fmt: skip
-
-    named = {}
-    for way in ways:
-        if way.part == "values":
-            named[f"{way.name}, mended"] = behind(rescale)
-        elif way.part == "turn":
-            back = TURNS[_turn(fit.turn, want.turn)][0]
-            named[f"{way.name}, mended"] = behind(back)
-        elif f"{way.name}, mended" not in named:
-            named[f"{way.name}, mended"] = reframed()
-    named["inverted"] = behind(lambda i: fit.paper + fit.ink - i)
-    for name, (move, _) in list(TURNS.items())[1:]:
-        named[name] = behind(move)
-    named["rescaled"] = behind(rescale)
-    named["MNIST's frame"] = reframed()
-    named["thicker"] = reframed(TEXTURES["a little thick"])
-    named["thinner"] = reframed(TEXTURES["thin pen"])
-    return [(name, *images) for name, images in named.items()]
-
-
-def _table(trials, labels, truth) -> pd.DataFrame:
-    """For each repair: what it reads, mends and breaks, on probes and on yours."""
-    rows, known = [], truth >= 0
-    first = next(iter(trials.values()))
-    for name, (probes, yours) in trials.items():
-        row = {"repair": name, "probes": (probes == labels).mean()}
-        if known.any():
-            was, now = (a[known] == truth[known] for a in (first[1], yours))
-            row |= {
-                "yours": now.mean(),
-                "mends": int((now & ~was).sum()),
-                "breaks": int((was & ~now).sum()),
-                "by chance": min(1.0, len(trials) * sign_test(was, now)),
-            }
-        rows.append(row)
-    return pd.DataFrame(rows)
-
-
-# --- the page -----------------------------------------------------------------------
-
-STYLE = """<style>
-.doctor { font: 15px/1.45 system-ui, sans-serif; max-width: 60em; color: #1a1a1a }
-.doctor h2 { font-size: 1.1em; margin: 1.4em 0 .4em }
-.doctor .verdict { font-size: 1.25em; border-left: 5px solid #3b6fb6;
-  padding-left: .7em }
-.doctor pre { background: #f4f4f4; padding: .8em; overflow-x: auto }
-.doctor table { border-collapse: collapse; font-size: .87em }
-.doctor td, .doctor th { padding: .15em .6em; text-align: left;
-  border-bottom: 1px solid #ddd }
-.doctor img { height: 84px; max-width: 150px; border: 1px solid #999;
-  image-rendering: pixelated }
-.doctor figure { display: inline-block; margin: 0 .8em .8em 0; font-size: .8em }
-.doctor figure, .doctor pre, .doctor tr { break-inside: avoid }
-</style>"""
+# --- the page, and the command ------------------------------------------------------
 
 
 def _img(image: np.ndarray | Image.Image) -> str:
     """A picture inside the page; black is paper and white is ink, never autoscaled."""
     if isinstance(image, np.ndarray):
         image = Image.fromarray(np.rint(255 * image.clip(0, 1)).astype(np.uint8))
+    image, file = image.copy(), BytesIO()
     image.thumbnail((300, 168))
-    file = BytesIO()
     image.save(file, "PNG")
     return f"<img src='data:image/png;base64,{b64encode(file.getvalue()).decode()}'>"
 
 
-def page(report: Report) -> str:
-    """The report as HTML that needs no other file: finding, evidence, repair."""
-    text = html.escape
-    parts = [STYLE, f"<div class='doctor'><p class='verdict'>{text(report.verdict)}</p>"]
+def page(report: Report, n_shown: int = 12) -> str:
+    """The report as HTML that needs no other file: finding, repair, evidence."""
+    text, style = html.escape, Path(__file__).with_suffix(".css").read_text()
+    parts = [f"<style>{style}</style><p class='verdict'>{text(report.verdict)}</p>"]
     parts += [f"<p><b>{text(f.name)}</b>: {text(f.words)}.</p>" for f in report.findings]
     if report.code:
         parts.append(f"<h2>The repair</h2><pre>{text(report.code)}</pre>")
-    if report.pictures and report.seen is not None:
-        parts.append("<h2>Your pictures: given, what the network gets, and with the "
-                     "repair</h2>")  # fmt: skip
-        rows = zip(report.pictures, report.seen, report.shown, strict=True)
-        for number, (picture, seen, shown) in enumerate(rows):
-            if number == 12:
-                break
-            row = report.answers.iloc[number]
-            images = [_img(Style(picture).picture.copy()), _img(seen)]
-            images += [_img(shown)] * bool(report.code)
-            said = f"read as {row['read as']}"
-            said += f", then {row['mended']}" if report.code else ""
-            said += f"; it is {row['label']}" if row["label"] else ""
-            caption = f"{text(picture.name)}: {said}"
-            parts.append(f"<figure>{''.join(images)}<br>{caption}</figure>")
-    if len(report.trials):
-        table = report.trials.copy()
-        for column in ("probes", "yours"):
-            if column in table:
-                table[column] = [f"{share:.0%}" for share in table[column]]
-        if "by chance" in table:
-            table["by chance"] = [f"{chance:.2g}" for chance in table["by chance"]]
+    if report.seen is not None:
+        parts.append("<h2>Given, what the network gets, with the repair</h2>")
+        rows = report.answers.to_dict("records")[:n_shown]
+        for i, row in enumerate(rows):
+            picture = report.pictures[i]
+            images = [_img(Style(picture).picture), _img(report.seen[i])]
+            images += [_img(report.shown[i])] * bool(report.code)
+            said = f"read as {row['now']}" + f", then {row['mended']}" * bool(report.code)
+            said += f"; it is {row['label']}" if row["label"] != "" else ""
+            parts.append(f"<figure>{''.join(images)}<br>{text(picture.name)}: {said}"
+                         "</figure>")  # fmt: skip
+        table = report.trials.to_html(index=False, border=0, float_format="%.3g")
         parts.append(
-            "<h2>Evidence: what each repair reads</h2><p><b>probes</b>: digits of "
-            f"{text(report.source)}, drawn as your pictures are; their answers are "
-            "known. <b>yours</b>: your labelled pictures; how many it mends and "
-            "breaks, and how likely chance does as well, with so many repairs tried."
-            f"</p>{table.to_html(index=False, border=0)}"
+            "<h2>The evidence: what each repair reads</h2><p><b>probes</b>: digits of "
+            f"{text(report.source)}, drawn like your pictures, so that the answers are "
+            "known; <b>yours</b>: your labelled pictures, how many of them a repair "
+            "mends and breaks, and how likely chance does as well, so many being tried."
+            f"</p>{table}<h2>Picture by picture</h2>"
+            + report.answers.to_html(index=False, border=0)
         )
-    if len(report.answers):
-        parts.append(f"<h2>Your pictures, one by one</h2>"
-                     f"{report.answers.to_html(index=False, border=0)}")  # fmt: skip
     if report.wants:
-        best = "".join(f"<li>{text(str(want))}: {share:.1%}</li>" for want, share in
-                       zip(report.wants, report.accuracies, strict=True))  # fmt: skip
-        parts.append(f"<h2>What the network wants</h2><p>It {text(report.network)}. "
-                     "These work equally well, as far as a paired test on images of "
-                     f"{text(report.source)} can tell:</p><ul>{best}</ul>")  # fmt: skip
-    parts += [f"<p>Note: {text(note)}</p>" for note in report.notes]
-    return "\n".join(parts) + "</div>"
+        pairs = zip(report.wants, report.accuracies, strict=True)
+        best = "".join(f"<li>{text(str(w))}: {share:.1%}</li>" for w, share in pairs)
+        parts.append(f"<h2>What the network wants</h2><p>It {text(report.network)}. On "
+                     f"images of {text(report.source)} a paired test cannot tell these "
+                     f"apart:</p><ul>{best}</ul>")  # fmt: skip
+    parts += [f"<p>Note: {text(note)}.</p>" for note in report.notes]
+    return f"<div class='doctor'>{''.join(parts)}</div>"
 
 
-def _named(place: str):
-    """What my_app.py:model names. Imports, and so runs, my_app.py."""
-    path, _, name = place.rpartition(":")
-    if not path or not Path(path).is_file():
-        raise SystemExit(f"{place!r}: expected a file and a name in it: my_app.py:model")
-    sys.path.insert(0, str(Path(path).resolve().parent))
-    spec = importlib.util.spec_from_file_location(Path(path).stem, path)
+def load_name(place: str):
+    """What my_app.py:model names. It imports, and so runs, my_app.py."""
+    file, _, name = place.rpartition(":")
+    if not Path(file).is_file():
+        raise SystemExit(f"{place}: expected a file and a name in it, my_app.py:model")
+    sys.path.insert(0, str(Path(file).resolve().parent))
+    spec = importlib.util.spec_from_file_location(Path(file).stem, file)
     module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
     spec.loader.exec_module(module)
     if not hasattr(module, name):
-        raise SystemExit(f"{path} has no {name!r} at its top level.")
+        raise SystemExit(f"{file} has no {name!r} at its top level.")
     return getattr(module, name)
 
 
 def main(arguments: Sequence[str]) -> None:
     if len(arguments) not in (3, 4):
         raise SystemExit(
-            "python -m mnistlab.doctor my_app.py:model my_app.py:preprocess my_pictures/ "
-            "[doctor.html]\n\nWrites one page: which step breaks it, and the repair. It "
-            "imports, and so runs, your file. 'none' for preprocess: write it for me."
+            "python -m mnistlab.doctor my_app.py:model my_app.py:preprocess pictures/ "
+            "[doctor.html]\nWrites a page: which step breaks it, and the repair. It "
+            "imports, and so runs, your file. With 'none' for preprocess it writes one."
         )
-    to_input = None if arguments[1] == "none" else _named(arguments[1])
+    network = load_name(arguments[0])
+    to_input = None if arguments[1] == "none" else load_name(arguments[1])
     try:
-        report = examine(_named(arguments[0]), to_input, arguments[2])
+        report = examine(network, to_input, arguments[2])
     except ValueError as error:
         raise SystemExit(f"{arguments[2]}: {error}") from error
     path = Path(arguments[3] if len(arguments) == 4 else "doctor.html")
     head = "<!doctype html><meta charset='utf-8'><title>The doctor</title>"
-    data.write_atomically(path, f"{head}{page(report)}".encode())
-    print(f"{report}\n{path} is the page.")
+    data.write_atomically(path, (head + page(report)).encode())
+    print(f"{report}\nThe page is {path}")
 
 
 if __name__ == "__main__":

@@ -111,7 +111,7 @@ def network(name: str, train: data.Digits, validation: data.Digits) -> nn.Module
         model.load_state_dict(torch.load(path, weights_only=True))
         return model.eval()
     optimizer = torch.optim.AdamW(model.parameters(), 2e-3)
-    for epoch in range(2 if len(train) > 10_000 else 8):
+    for _ in range(2 if len(train) > 10_000 else 8):
         model.train()
         for rows in torch.randperm(len(train)).split(64):
             x = SHAPES[shape][0](convention(train.images[rows.numpy()]))
@@ -358,7 +358,7 @@ def cell(name, model, fault, habit, kind, n, labelled, seed, pens) -> dict:
         patient = InTrainMode(model) if fault == TRAIN_MODE else model
         started = time.process_time()
         report = doctor.examine(patient, bad, pictures[:n],
-                                labels[:n] if labelled else None, progress=False)  # fmt: skip
+                                labels[:n] if labelled else None, False)  # fmt: skip
         seconds = time.process_time() - started
         right = app(convention, shape, "bicubic, mass")
         exam = pictures[n:], labels[n:]
@@ -418,7 +418,8 @@ def shares(table: pd.DataFrame) -> pd.DataFrame:
          silent.hit | (silent.named == "")),
         ("mended to within 1 point", close[ill & (table.named != "")]),
         ("nothing found, sound pipeline", table[sound & (harm <= 0.02)].named == ""),
-        ("a habit that costs > 2 points is found", table[sound & (harm > 0.02)].named != ""),
+        ("a habit that costs > 2 points is found",
+         table[sound & (harm > 0.02)].named != ""),
     ]  # fmt: skip
     return pd.DataFrame(
         [{"asked": name, "share": part.mean(), "n": len(part)} for name, part in rows]
@@ -434,20 +435,20 @@ def main() -> None:
     digits, pens = data.load(), pens_or_hand(7000).of_writers(TEST_WRITERS)
     models = {n: network(n, digits.train, digits.validation) for n in NETWORKS}
     # what every examination of one network begins with is done once
-    data.load, first, known = (lambda: digits), doctor._network, {}
+    data.load, look, known = (lambda: digits), doctor.look_at_network, {}
 
-    def once(report, model, modes):
+    def look_once(report, model, modes):
         if isinstance(model, InTrainMode):
-            return first(report, model, modes)
+            return look(report, model, modes)
         if id(model) not in known:
             blank = doctor.Report()
-            known[id(model)] = first(blank, model, modes), blank
+            known[id(model)] = look(blank, model, modes), vars(blank)
         found, blank = known[id(model)]
-        report.wants, report.accuracies = blank.wants, blank.accuracies
-        report.network, report.source = blank.network, blank.source
-        return [list(found[0]), *found[1:]]
+        for name in ("wants", "accuracies", "network", "source"):
+            setattr(report, name, blank[name])
+        return found
 
-    doctor._network = once
+    doctor.look_at_network = look_once
     rows, path = [], RUNS.with_suffix(".csv")
     for number, todo in enumerate(tqdm(list(cells(arguments.share, arguments.seed)))):
         name, *rest = todo
