@@ -1012,8 +1012,8 @@ def mend(report, scores, reference, theirs, probes, canvases, labels, x, mine) -
                          f"{after.mean():.0%}."  # fmt: skip
         if known.any() and yours.mean() < 0.8:
             report.verdict += (
-                f" But {(~yours).sum()} of your {known.sum()} pictures are misread, and "
-                "why I cannot tell with these; a dozen more would do."
+                f" But {(~yours).sum()} of your {known.sum()} pictures are misread; "
+                "why I cannot tell with these: a dozen more would do."
             )
         shown, yours_then = mine, yours_now
     if report.findings or theirs.function is None:
@@ -1073,7 +1073,8 @@ def page(report: Report, n_shown: int = 12) -> str:
     """The report as HTML that needs no other file: finding, repair, evidence."""
     text, style = html.escape, Path(__file__).with_suffix(".css").read_text()
     parts = [f"<style>{style}</style><p class='verdict'>{text(report.verdict)}</p>"]
-    parts += [f"<p><b>{text(f.name)}</b>: {text(f.words)}.</p>" for f in report.findings]
+    for finding in report.findings:
+        parts.append(f"<p><b>{text(finding.name)}</b>: {text(finding.words)}.</p>")
     if report.code:
         parts.append(f"<h2>The repair</h2><pre>{text(report.code)}</pre>")
     if report.seen is not None:
@@ -1083,7 +1084,8 @@ def page(report: Report, n_shown: int = 12) -> str:
             picture = report.pictures[i]
             images = [_img(Style(picture).picture), _img(report.seen[i])]
             images += [_img(report.shown[i])] * bool(report.code)
-            said = f"read as {row['now']}" + f", then {row['mended']}" * bool(report.code)
+            said = f"read as {row['now']}"
+            said += f", then {row['mended']}" if report.code else ""
             said += f"; it is {row['label']}" if row["label"] != "" else ""
             parts.append(f"<figure>{''.join(images)}<br>{text(picture.name)}: {said}"
                          "</figure>")  # fmt: skip

@@ -81,7 +81,7 @@ def _darkness(photo: np.ndarray) -> np.ndarray:
     kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (reach, reach))
     paper = cv2.morphologyEx(cv2.medianBlur(photo, 5), cv2.MORPH_CLOSE, kernel)
     paper = cv2.blur(paper, (reach // 2, reach // 2)).astype(np.float32)
-    light = cv2.GaussianBlur(calm, (0, 0), 0.8) / np.maximum(paper, 1)
+    light = (cv2.GaussianBlur(calm, (0, 0), 0.8) + 8.0) / (paper + 8)  # black is no ink
     return (1 - light.min(2)).clip(0, 1).astype(np.float32)
 
 

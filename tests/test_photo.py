@@ -1,0 +1,114 @@
+"""Photos of paper: which ink becomes which canvas, and when it says it is not sure."""
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from mnistlab.classifier import Classifier
+from mnistlab.photo import PHOTO_PX, read_photo
+from mnistlab.strokes import handwrite
+from tools.photograph import INKS, PAPERS, photograph
+
+
+@pytest.fixture(scope="module")
+def shipped():
+    return Classifier.load()
+
+
+def write(digits, seed=0):
+    return [handwrite(digit, seed=seed + i) for i, digit in enumerate(digits)]
+
+
+@pytest.mark.parametrize("paper", PAPERS)
+@pytest.mark.parametrize("ink", INKS)
+def test_every_ink_is_found_on_every_paper(shipped, paper, ink):
+    right = 0
+    for digit in (2, 3, 5, 6):
+        photo = photograph(write([digit], seed=3), seed=digit, paper=paper, ink=ink)
+        sheet = read_photo(photo)
+        assert len(sheet.canvases) == 1 and sheet.alarm == ""
+        right += shipped(sheet.canvases[0]).logits.argmax() == digit
+    assert right >= 3
+
+
+@pytest.mark.parametrize("paper", PAPERS)
+def test_a_sheet_of_ten_is_read_in_reading_order(shipped, paper):
+    digits = [3, 8, 2, 0, 5, 6, 2, 9, 4, 7]
+    sheet = read_photo(photograph(write(digits), seed=5, paper=paper))
+    assert len(sheet.canvases) == len(sheet.boxes) == 10 and sheet.alarm == ""
+    read = [int(shipped(canvas).logits.argmax()) for canvas in sheet.canvases]
+    assert sum(a == b for a, b in zip(read, digits, strict=True)) >= 9
+
+
+def test_a_canvas_is_square_with_bright_ink_on_black():
+    (canvas,) = read_photo(photograph(write([5]), seed=1)).canvases
+    assert canvas.dtype == np.uint8 and canvas.shape[0] == canvas.shape[1]
+    edge = np.concatenate([canvas[0], canvas[-1], canvas[:, 0], canvas[:, -1]])
+    assert edge.max() == 0 and canvas.max() > 200
+    assert 0.02 < (canvas > 127).mean() < 0.4
+
+
+def test_light_that_falls_from_a_side_moves_no_box():
+    photo = np.asarray(photograph(write([4, 2, 7]), seed=2, paper="plain"), float)
+    dimmed = photo * np.linspace(1, 0.5, photo.shape[1])[None, :, None]
+    one, other = (read_photo(p.astype(np.uint8)).boxes for p in (photo, dimmed))
+    assert len(one) == len(other) == 3
+    assert np.abs(np.array(one) - np.array(other)).max() <= 4
+
+
+def test_a_file_a_picture_and_an_array_are_the_same_photo(tmp_path):
+    photo = photograph(write([6]), seed=4)
+    photo.save(tmp_path / "six.png")
+    grey = np.asarray(photo.convert("L"))
+    results = [read_photo(s).boxes for s in (photo, np.asarray(photo),
+                                             tmp_path / "six.png")]  # fmt: skip
+    assert results[0] == results[1] == results[2]
+    assert len(read_photo(grey).boxes) == 1
+
+
+def test_a_camera_that_was_turned_is_turned_back(tmp_path):
+    photo = photograph(write([1, 7, 4]), seed=8, paper="plain")
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    path = tmp_path / "turned.jpg"
+    photo.transpose(Image.Transpose.ROTATE_90).save(path, exif=exif, quality=95)
+    assert np.abs(np.array(read_photo(path).boxes) - read_photo(photo).boxes).max() < 9
+
+
+def test_a_large_photo_is_reduced_first():
+    photo = photograph(write([3]), seed=1).resize((4000, 4000))
+    assert read_photo(photo).flat.shape == (PHOTO_PX, PHOTO_PX)
+
+
+@pytest.mark.parametrize(
+    "photo, said",
+    [
+        (np.full((400, 300), 240, np.uint8), "no ink"),
+        (np.zeros((400, 300), np.uint8), "no ink"),
+        (np.indices((400, 400)).sum(0).astype(np.uint8) // 4 + 100, "no ink"),
+    ],
+    ids=["blank", "black", "a slope of light"],
+)
+def test_paper_without_ink_rings(photo, said):
+    sheet = read_photo(photo)
+    assert sheet.canvases == () and said in sheet.alarm
+
+
+def test_ink_that_might_be_a_shadow_rings():
+    paper = np.full((400, 400), 200, np.uint8)
+    paper[150:250, 190:210] = 168  # takes 16 % of the light
+    assert "shadow" in read_photo(paper).alarm
+
+
+def test_what_is_no_photo_is_an_error(tmp_path):
+    path = tmp_path / "broken.jpg"
+    path.write_bytes(b"no picture")
+    with pytest.raises(ValueError, match="no photo"):
+        read_photo(path)
+    with pytest.raises(FileNotFoundError):
+        read_photo(tmp_path / "missing.jpg")
+
+
+def test_a_photograph_is_the_seeds():
+    one, same, other = (np.asarray(photograph(write([2]), seed=s)) for s in (1, 1, 2))
+    assert np.array_equal(one, same) and not np.array_equal(one, other)
