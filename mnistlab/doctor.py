@@ -59,7 +59,7 @@ N_SCREEN, N_WANTED, N_PROBES, N_COMPARED = 50, 400, 200, 32
 SECONDS = 5.0  # that to_input may take for the probes; then it gets fewer
 CERTAIN, LOSS = 0.01, 0.02  # a finding costs 2 points, by chance once in a hundred
 NOISY = 0.05  # deviation of the paper's pixels, as a share of ink - paper
-FITS = 0.85  # mean correlation from which on two sets of pictures are the same
+FITS = 0.75  # mean correlation from which on two sets of pictures are the same
 EMNIST = {36: "digits and letters", 47: "balanced classes", 62: "classes"}
 CAUSES_HERE = CAUSES | {
     "placement": CAUSES.get("placement") or CAUSES["frame"],
@@ -428,6 +428,10 @@ def _framed(canvas, side=20, how=BILINEAR, by_mass=True):
     return np.pad(cut, list(zip(before, after, strict=True)))
 
 
+def _shrunk(image):
+    return np.asarray(Image.fromarray(image).resize((14, 14), BILINEAR))
+
+
 def _nearest(canvas):
     return np.asarray(Image.fromarray(canvas).resize((28, 28), NEAREST))
 
@@ -442,7 +446,8 @@ LAYOUTS = {  # canvas, uint8 (H, W), ink 255 -> uint8 (28, 28); the alarm that i
     "stretched to the box": (lambda c: resize_28x28(crop_to_ink(c)), "placement"),
     "centred by its box": (partial(_framed, by_mass=False), "placement"),
     "as large as the frame": (partial(_framed, side=28, by_mass=False), "placement"),
-    "half size": (partial(_framed, side=10, by_mass=False), "placement"),
+    "half size": (lambda c: np.pad(_shrunk(_framed(c)), 7), "placement"),
+    "smaller than MNIST's": (partial(_framed, side=14), "placement"),
     "inverted before the crop": (lambda c: _framed(255 - c), "polarity"),
     "inverted after the crop": (
         lambda c: center_of_mass(255 - fit_20x20(crop_to_ink(c))),
@@ -569,7 +574,10 @@ class Finding:
 def departures(fit: Fit, want: Convention) -> list[Finding]:
     """Where a fit differs from what the network wants."""
     ways, (name, alarm) = [], name_values(fit, want)
-    if name:
+    if fit.noise > NOISY:
+        seen = f"the paper is noisy, by {fit.noise:.0%} of the ink's strength"
+        ways.append(("noise", "background", seen, "layout"))
+    if name and not (ways and alarm in ("background", "ink")):  # cut-off noise is grey
         seen = "paper is {:.3g} and ink {:.3g}, the network wants {:.3g} and {:.3g}"
         seen = seen.format(fit.paper, fit.ink, *want.values())
         ways.append((name, alarm, seen, "values"))
@@ -585,9 +593,6 @@ def departures(fit: Fit, want: Convention) -> list[Finding]:
     if fit.texture:
         seen = f"digits come out with lines as of this: {fit.texture}"
         ways.append((fit.texture, "ink", seen, "layout"))
-    if fit.noise > NOISY:
-        seen = f"the paper is noisy, by {fit.noise:.0%} of the ink's strength"
-        ways.append(("noise", "background", seen, "layout"))
     return [Finding(name, alarm, f"{seen} ({alarm}: {CAUSES_HERE[alarm]})", part)
             for name, alarm, seen, part in ways]  # fmt: skip
 
