@@ -747,9 +747,9 @@ def repairs(ways, fit: Fit, want: Convention, x, mine, canvases, pictures) -> di
     return found
 
 
-def table_of(trials: dict, labels: np.ndarray, truth: np.ndarray) -> pd.DataFrame:
+def table_of(trials: dict, labels: np.ndarray, truth: np.ndarray, tells: dict):
     """What each repair reads, mends and breaks, on probes and on your pictures."""
-    rows, known, (first, *_) = [], truth >= 0, trials.values()
+    rows, known, (first, *_, last) = [], truth >= 0, trials.values()
     for name, (probes, yours) in trials.items():
         row = {"repair": name, "probes": (probes == labels).mean()}
         if known.any():
@@ -757,10 +757,22 @@ def table_of(trials: dict, labels: np.ndarray, truth: np.ndarray) -> pd.DataFram
             row |= {"yours": now.mean(), "mends": int((now & ~was).sum())}
             row["breaks"] = int((was & ~now).sum())
             row["by chance"] = min(1.0, (len(trials) - 1) * sign_test(was, now))
-        else:  # which answers it changes, and how much they tell
-            row["changes"] = int((yours != first[1]).sum())
+        else:  # nobody knows: do they agree with the best, and vary with the picture?
+            row["agrees"] = (yours == last[1]).mean()
+            row["tells, bits"] = tells[name]
         rows.append(row)
     return pd.DataFrame(rows)
+
+
+def information(logs: np.ndarray) -> float:
+    """Bits that the answers (N, 10), log probabilities, tell about the pictures.
+
+    The entropy of their mean minus their mean entropy: high where each is sure, and
+    not all are the same. Confidence alone is high on nonsense, too.
+    """
+    p = np.exp(logs)
+    mean = np.maximum(p.mean(0), 1e-12)
+    return float(((p * logs).sum(1).mean() - (mean * np.log(mean)).sum()) / np.log(2))
 
 
 # --- the examination ----------------------------------------------------------------
@@ -987,8 +999,14 @@ def mend(report, scores, reference, theirs, probes, canvases, labels, x, mine) -
     trials = {"nothing": (scores.answers(x), scores.answers(mine))}
     tried = repairs(ways, fit, want, x, mine, canvases, pictures) if fit else {}
     trials |= {name: tuple(map(scores.answers, both)) for name, both in tried.items()}
-    trials["the lines below" if theirs.function else "these lines"] = chosen[3:]
-    report.trials = table_of(trials, labels, truth)
+    lines = "the lines below" if theirs.function else "these lines"
+    trials[lines] = chosen[3:]
+    tried = {"nothing": (x, mine), **tried, lines: (None, shown)}
+    tells = {}
+    for name, (_, own) in tried.items() if -1 in truth else ():
+        there = [image for image in own if image is not None]
+        tells[name] = information(scores(np.stack(there))) if there else 0.0
+    report.trials = table_of(trials, labels, truth, tells)
     gains = {name: (probes == labels).mean() for name, (probes, _) in trials.items()}
     ways = sorted(ways, key=lambda way: -gains.get(f"mend: {way.name}", 0))
 
@@ -1003,22 +1021,22 @@ def mend(report, scores, reference, theirs, probes, canvases, labels, x, mine) -
         on.append("on your pictures")
     if on and theirs.function:
         odd = [i for i in (x if on[0] == "on the probes" else mine) if i is not None]
+        ways = ways if on[0] == "on the probes" else []  # they did no harm there
         if not ways and odd and not report.findings:
             ways = [by_alarms(want.undo(np.stack(odd)), reference)]
         report.findings += tuple(ways)
     else:
         report.notes += [f"harmless for this network: {way.words}" for way in ways]
-    report.verdict = f"It reads {before.mean():.0%} of {len(labels)} probes"
+    reads = f"{before.mean():.0%} of {len(labels)} probes are read"
     if theirs.function is None:
         report.verdict = f"With these lines it reads {after.mean():.0%} of the probes."
     elif report.findings:
         report.verdict = (
-            f"{report.finding.name}. {report.verdict}, with the repair "
-            f"{after.mean():.0%}. " + f"Shown {' and '.join(on)}." * bool(on)
+            f"{report.finding.name}: {reads}, with the repair {after.mean():.0%}."
+            + f" Shown {' and '.join(on)}." * bool(on)
         )
     else:
-        report.verdict = f"No fault found. {report.verdict}, read by the doctor " \
-                         f"{after.mean():.0%}."  # fmt: skip
+        report.verdict = f"No fault found: {reads}, without it {after.mean():.0%}."
         if known.any() and yours.mean() < 0.8:
             report.verdict += (
                 f" But {(~yours).sum()} of your {known.sum()} pictures are misread; "
