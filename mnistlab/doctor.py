@@ -54,6 +54,7 @@ from mnistlab.preprocess import (
     resize_28x28,
     ring,
 )
+from mnistlab.synthetic import hand_images
 
 N_SCREEN, N_WANTED, N_PROBES, N_COMPARED = 50, 400, 200, 32
 SECONDS = 5.0  # that to_input may take for the probes; then it gets fewer
@@ -61,9 +62,9 @@ CERTAIN, LOSS = 0.01, 0.02  # a finding costs 2 points, by chance once in a hund
 NOISY = 0.05  # deviation of the paper's pixels, as a share of ink - paper
 FITS = 0.75  # mean correlation from which on two sets of pictures are the same
 EMNIST = {36: "digits and letters", 47: "balanced classes", 62: "classes"}
-CAUSES_HERE = CAUSES | {
-    "placement": CAUSES.get("placement") or CAUSES["frame"],
-    "orientation": "turned, mirrored, or its axes in another order than in training",
+CAUSES = CAUSES | {
+    "orientation": "The digit is turned or mirrored, or its axes are in another order "
+    "than the training images have them."
 }
 
 # --- 1. what a network may want -----------------------------------------------------
@@ -279,18 +280,34 @@ class Picture:
     code: str = ""  # the line that reads it
 
 
+def as_bytes(source):
+    """An array as uint8 or bool (H, W) or (H, W, 3 or 4); all else as it is."""
+    if not isinstance(source, np.ndarray) or source.ndim not in (2, 3):
+        return source
+    if source.ndim == 3 and 1 in source.shape[::2]:
+        source = source[0] if source.shape[0] == 1 else source[..., 0]
+    if source.dtype in (np.uint8, bool):
+        return source
+    high = float(source.max(initial=0))
+    top = next((top for top in (1, 255, 65535) if high <= top), 0)
+    if not (top and source.min(initial=0) >= 0):  # refuses NaN, too
+        raise ValueError(f"floats up to {high:g}; expected 0..1 or 0..255")
+    return np.rint(source / top * 255).astype(np.uint8)
+
+
 def read(source, name: str = "the picture", label: int | None = None) -> Picture:
     """A picture as a canvas, whatever its ink and paper; its problem, if it has one."""
     picture = partial(Picture, name, source, label)
     try:  # where it is transparent: the paper on which there is something to see
-        grey = max((load_picture(source, paper=p) for p in (255, 0)), key=np.std)
+        plain = as_bytes(source)
+        grey = max((load_picture(plain, paper=p) for p in (255, 0)), key=np.std)
     except (ValueError, OSError) as error:
         return picture(str(error))
     ink = "dark" if np.median(ring(grey)) > 127 else "light"
     canvas = grey if ink == "light" else 255 - grey
     edge = ring(canvas)
     if ink == "dark" and (np.median(edge) > 16 or np.quantile(edge, 0.95) > 32):
-        sheet = read_photo(source)
+        sheet = read_photo(plain)
         if sheet.alarm or len(sheet.canvases) != 1:
             return picture(sheet.alarm or f"there are {len(sheet.boxes)} digits on it")
         x, y, width, height = sheet.boxes[0]
@@ -302,6 +319,7 @@ def read(source, name: str = "the picture", label: int | None = None) -> Picture
     if canvas.max() < INK:
         return picture("there is no ink on it")
     code = f"canvas = load_picture(picture, ink={ink!r})"
+    code = code if plain is source else "canvas = read(picture).canvas"
     return picture("", canvas, canvas, code)
 
 
@@ -351,8 +369,7 @@ class Style:
     def __init__(self, like: Picture):
         self.source = source = like.source
         if isinstance(source, np.ndarray):
-            plain = source.ndim < 3 or source.shape[-1] < 3 or source.dtype != np.uint8
-            source = Image.fromarray(load_picture(source) if plain else source)
+            source = Image.fromarray(as_bytes(source))
         elif not isinstance(source, Image.Image):
             source = Image.open(source)
         self.mode, self.picture = source.mode, source.convert("RGBA")
@@ -404,11 +421,10 @@ class Style:
                                            if colour else "L"))  # fmt: skip
         if source.ndim == 3 and not colour:
             array = array[None] if source.shape[0] == 1 else array[..., None]
-        if source.dtype == np.uint16:
-            return array.astype(np.uint16) * 257
-        small = source.dtype != np.uint8 and source.max() <= 1
-        array = array / np.float32(255) if small else array
-        return (array > 0.5 if source.dtype == bool else array).astype(source.dtype)
+        top = 255 if source.dtype == np.uint8 or 1 < source.max() <= 255 else 1
+        top = 65535 if source.max() > 255 else top
+        return np.rint(array / 255 * top).astype(source.dtype) if top > 1 else (
+            array / np.float32(255)).astype(source.dtype)  # fmt: skip
 
 
 # --- 2. what to_input makes of a picture --------------------------------------------
@@ -526,8 +542,11 @@ def explain(x: np.ndarray, canvases: Sequence[np.ndarray]) -> Fit:
                float(way.r), noise, bool(even))  # fmt: skip
 
 
-def name_values(fit: Fit, want: Convention) -> tuple[str, str]:
-    """What is wrong with the values of paper and ink, and the alarm that it is."""
+def name_values(fit: Fit, want: Convention, contrast=1.0) -> tuple[str, str]:
+    """What is wrong with the values of paper and ink, and the alarm that it is.
+
+    contrast: how far your ink is from your paper, 0..1; blue on white is not black.
+    """
     if fit.standardised and want.scale == PER_IMAGE:
         fine = (fit.ink > fit.paper) == (want.ink == "light")
         return ("", "") if fine else ("inverted", "polarity")
@@ -549,7 +568,12 @@ def name_values(fit: Fit, want: Convention) -> tuple[str, str]:
         names[name, "range"] = Convention(want.ink, scale).values()
         names[f"inverted, and {name}", "range"] = Convention(other, scale).values()
     found = np.array([fit.paper, fit.ink])
-    off = {n: abs(found - pair).max() / np.ptp(pair) for n, pair in names.items()}
+    off = {}
+    for share in {1.0, contrast}:
+        for name, (low, high) in names.items():
+            pair = np.array([low, low + share * (high - low)])
+            error = abs(found - pair).max() / abs(np.ptp(pair))
+            off[name] = min(error, off.get(name, 9))
     best = min(off, key=off.get)
     if off[best] < 0.08:
         return best
@@ -571,29 +595,29 @@ class Finding:
     part: str  # what would have to be mended: values, turn, layout, function, network
 
 
-def departures(fit: Fit, want: Convention) -> list[Finding]:
+def departures(fit: Fit, want: Convention, contrast=1.0) -> list[Finding]:
     """Where a fit differs from what the network wants."""
-    ways, (name, alarm) = [], name_values(fit, want)
+    ways, (name, alarm) = [], name_values(fit, want, contrast)
     if fit.noise > NOISY:
-        seen = f"the paper is noisy, by {fit.noise:.0%} of the ink's strength"
+        seen = f"The paper is noisy, by {fit.noise:.0%} of the ink's strength"
         ways.append(("noise", "background", seen, "layout"))
     if name and not (ways and alarm in ("background", "ink")):  # cut-off noise is grey
-        seen = "paper is {:.3g} and ink {:.3g}, the network wants {:.3g} and {:.3g}"
+        seen = "Paper is {:.3g} and ink {:.3g}, the network wants {:.3g} and {:.3g}"
         seen = seen.format(fit.paper, fit.ink, *want.values())
         ways.append((name, alarm, seen, "values"))
     if fit.turn != want.turn:
-        seen = f"digits come out {fit.turn}, the network wants them {want.turn}"
+        seen = f"Digits come out {fit.turn}, the network wants them {want.turn}"
         ways.append((turn_between(want.turn, fit.turn), "orientation", seen, "turn"))
     if fit.layout != FRAME:
-        seen = f"digits come out {fit.layout}"
+        seen = f"Digits come out {fit.layout}"
         ways.append((fit.layout, LAYOUTS[fit.layout][1], seen, "layout"))
     if max(map(abs, fit.shift)) > 1:
-        seen = "digits lie {:+d} rows and {:+d} columns from MNIST's place"
+        seen = "Digits lie {:+d} rows and {:+d} columns from MNIST's place"
         ways.append(("shifted", "placement", seen.format(*fit.shift), "layout"))
     if fit.texture:
-        seen = f"digits come out with lines as of this: {fit.texture}"
+        seen = f"Digits come out with lines as of this: {fit.texture}"
         ways.append((fit.texture, "ink", seen, "layout"))
-    return [Finding(name, alarm, f"{seen} ({alarm}: {CAUSES_HERE[alarm]})", part)
+    return [Finding(name, alarm, f"{seen}. {CAUSES[alarm]}", part)
             for name, alarm, seen, part in ways]  # fmt: skip
 
 
@@ -681,7 +705,7 @@ def write(want: Convention, scores: Scores, read_by="", fit=None, parts=()) -> s
     imports += [] if scores.as_numpy else ["import torch"]
     if read_by:
         imports.append("from mnistlab.preprocess import MNIST_PIPELINE, load_picture")
-        imports.append("from mnistlab.preprocess import run as framed")
+        imports.append("from mnistlab.preprocess import to_input as framed")
         imports += ["from mnistlab.photo import read_photo"] * ("photo" in read_by)
         imports += ["from mnistlab.doctor import read"] * ("read(" in read_by)
         lines = [f"{read_by}  # ink 255 on paper 0",
@@ -762,6 +786,12 @@ def table_of(trials: dict, labels: np.ndarray, truth: np.ndarray, tells: dict):
             row["tells, bits"] = tells[name]
         rows.append(row)
     return pd.DataFrame(rows)
+
+
+def all_alike(images: Sequence[np.ndarray]) -> bool:
+    """Whether nothing in them hangs on the picture."""
+    x = np.stack(images)
+    return bool(len(x) > 4 and x.std(0).mean() < 0.05 * max(x.std(), 1e-9))
 
 
 def information(logs: np.ndarray) -> float:
@@ -855,7 +885,7 @@ def examine(network, to_input=None, pictures=(), labels=None, progress=True) -> 
     with untouched(network) as modes, tqdm(total=3, disable=not progress) as bar:
         bar.set_description("what the network wants")
         try:
-            scores, digits, reference = look_at_network(report, network, modes)
+            scores, *known, reference = look_at_network(report, network, modes)
         except Unusable as error:
             report.verdict = str(error)
             report.findings = (Finding("network", "network", str(error), "network"),)
@@ -866,10 +896,10 @@ def examine(network, to_input=None, pictures=(), labels=None, progress=True) -> 
         bar.update()
         bar.set_description("what to_input makes of it")
         with tempfile.TemporaryDirectory() as folder:
-            given = look_at_input(report, scores, to_input, digits, Path(folder))
+            given = look_at_input(report, scores, to_input, known[1], Path(folder))
             bar.update()
             bar.set_description("repairs")
-            mend(report, scores, reference, *given)
+            mend(report, scores, reference, known[0], *given)
         bar.update()
     return report
 
@@ -881,6 +911,8 @@ def look_at_network(report: Report, network, modes):
     digits = digits.balanced(min(N_WANTED + N_PROBES, len(digits)))
     digits, rest = (digits.take(np.arange(*ends)) for ends in (
         (len(digits) - N_PROBES,), (len(digits) - N_PROBES, len(digits))))  # fmt: skip
+    rest = data.join(rest, hand_images(N_PROBES // 2, seed=0))
+    rest = rest.take(np.random.default_rng(0).permutation(len(rest)))
     scores = Scores(network, digits.images[:7])
     wants, shares = wanted(scores, digits)
     x, n_tried = wants[0](digits.images), 2 * len(SCALES) * len(TURNS)
@@ -903,7 +935,8 @@ def look_at_network(report: Report, network, modes):
     if modes:
         ask_singly(report, scores, modes, x[:60], digits.labels[:60])
     inputs, logits = normalize(digits.images), np.zeros((len(digits), 10))
-    return scores, rest, Reference.measured_on(inputs, logits, digits.source)
+    reference = Reference.measured_on(inputs, logits, digits.source)
+    return scores, digits, rest, reference
 
 
 def ask_singly(report: Report, scores: Scores, modes, x, labels) -> None:
@@ -941,7 +974,7 @@ def look_at_input(report: Report, scores, to_input, digits, folder: Path):
     if n > 1 and len(known) == 1 and known != {None}:
         report.notes.append(f"all pictures are of the digit {known.pop()}")
     theirs, styles = Input(to_input), [Style(p) for p in report.pictures[:20]]
-    canvases, probes, x = [], [], []
+    canvases, probes, x, black = [], [], [], []
     for i, digit in enumerate(digits.images):
         if i >= N_COMPARED and theirs.seconds > SECONDS:
             break
@@ -949,6 +982,11 @@ def look_at_input(report: Report, scores, to_input, digits, folder: Path):
         canvases.append(style.canvas(digit))
         probes.append(style.draw(canvases[-1], folder / f"probe{i}"))
         x.append(theirs(probes[-1]))
+        if i < N_COMPARED and np.ptp(style.pen) > 60:  # their ink has a colour
+            bright = style.pen.mean() > style.paper.mean()
+            style.pen, pen = np.full(3, 255.0 * bright), style.pen
+            black.append(theirs(style.draw(canvases[-1], folder / f"black{i}")))
+            style.pen = pen
     if to_input:
         report.findings += tuple(theirs.contract(scores, probes, x))
         theirs.raised.clear()
@@ -957,28 +995,37 @@ def look_at_input(report: Report, scores, to_input, digits, folder: Path):
         theirs.note(f"to_input failed for {len(theirs.raised)} of your {n} pictures: "
                     f"{theirs.raised[0]}")  # fmt: skip
     report.notes += theirs.notes
-    return theirs, probes, canvases, digits.labels[: len(probes)], x, mine
+    return theirs, probes, canvases, digits.labels[: len(probes)], x, mine, black
 
 
-def mend(report, scores, reference, theirs, probes, canvases, labels, x, mine) -> None:
+def mend(
+    report, scores, reference, digits, theirs, probes, canvases, labels, x, mine, black
+) -> None:
     """Steps 3 and 4: name what is wrong, try repairs, keep the one that helps."""
     pictures = report.pictures
     truth = np.array([-1 if p.label is None else p.label for p in pictures])
     best = [want for want, share in zip(report.wants, report.accuracies, strict=True)
             if share > report.accuracies.max() - 0.005]  # fmt: skip
     want, fit, ways = best[0], None, []
+    contrast = float(np.median([np.quantile(p.canvas, 0.999) for p in pictures])) / 255
     worked = [i for i, image in enumerate(x) if image is not None]
     empty = [i for i in worked if np.ptp(x[i]) < 1e-6 * max(1, abs(x[i]).max())]
-    if len(empty) > len(worked) / 2:
-        words = f"{len(empty)} of {len(worked)} come out empty"
-        words += f" (blank: {CAUSES['blank']})"
+    if len(empty) > len(worked) / 2 or worked and all_alike([x[i] for i in worked]):
+        words = f"What comes out is empty, or always the same. {CAUSES['blank']}"
         ways = [Finding("blank", "blank", words, "layout")]
     elif worked:
         some = [i for i in worked if i not in empty][:N_COMPARED]
         fit = explain(np.stack([x[i] for i in some]), [canvases[i] for i in some])
-        want = min(best, key=lambda want: len(departures(fit, want)))
+        want = min(best, key=lambda want: len(departures(fit, want, contrast)))
         noisy = fit.noise > NOISY and fit.r > 0.6  # noise alone lowers a correlation
-        ways = departures(fit, want) if fit.r > FITS or noisy else []
+        ways = departures(fit, want, contrast) if fit.r > FITS or noisy else []
+    if ways and len(black) > 4 and all(image is not None for image in black):
+        there = [i for i in range(len(x)) if i < N_COMPARED][: len(black)]
+        other = None if all_alike(black) else explain(
+            np.stack(black), [canvases[i] for i in there])  # fmt: skip
+        if other and other.r > FITS and not departures(other, want):
+            words = f"It would be right if your ink were black. {CAUSES['ink']}"
+            ways = [Finding("the ink's colour", "ink", words, "layout")]
 
     def trial(code):
         function = run_code(code, theirs.function)
@@ -1019,9 +1066,16 @@ def mend(report, scores, reference, theirs, probes, canvases, labels, x, mine) -
         on.append("on the probes")
     if known.sum() >= 5 and chance < 0.05:
         on.append("on your pictures")
+    if not on and fit and ways and ways[0].part in ("values", "turn"):
+        z = TURNS[fit.turn][0](digits.images / 255) * (fit.ink - fit.paper) + fit.paper
+        right, wrong = (scores.answers(i) == digits.labels
+                        for i in (want(digits.images), z))  # fmt: skip
+        if sign_test(wrong, right) < CERTAIN and right.mean() - wrong.mean() > LOSS / 2:
+            on.append("on MNIST's own images")
     if on and theirs.function:
-        odd = [i for i in (x if on[0] == "on the probes" else mine) if i is not None]
-        ways = ways if on[0] == "on the probes" else []  # they did no harm there
+        harmless = on[0] == "on your pictures"  # on the probes
+        odd = [image for image in (mine if harmless else x) if image is not None]
+        ways = [] if harmless else ways
         if not ways and odd and not report.findings:
             ways = [by_alarms(want.undo(np.stack(odd)), reference)]
         report.findings += tuple(ways)
@@ -1069,10 +1123,10 @@ def by_alarms(pixels: np.ndarray, reference: Reference) -> Finding:
     rings = reference.outside(as_normalized(pixels))
     alarm = max(rings, key=lambda name: rings[name].mean())
     if rings[alarm].mean() < 0.1:
-        words = "no step that I know explains it; the lines below replace them all"
+        words = "No step that I know explains it; the lines below replace them all"
         return Finding("unknown", "", words, "layout")
     share = rings[alarm].mean()
-    words = f"{alarm} rings for {share:.0%} of them ({CAUSES_HERE[alarm]})"
+    words = f"The alarm {alarm} rings for {share:.0%} of them. {CAUSES[alarm]}"
     return Finding(alarm, alarm, words, "layout")
 
 
@@ -1101,7 +1155,7 @@ def page(report: Report, n_shown: int = 12) -> str:
     text, style = html.escape, Path(__file__).with_suffix(".css").read_text()
     parts = [f"<style>{style}</style><p class='verdict'>{text(report.verdict)}</p>"]
     for finding in report.findings:
-        parts.append(f"<p><b>{text(finding.name)}</b>: {text(finding.words)}.</p>")
+        parts.append(f"<p><b>{text(finding.name)}</b>: {text(finding.words)}</p>")
     if report.code:
         parts.append(f"<h2>The repair</h2><pre>{text(report.code)}</pre>")
     if report.seen is not None:

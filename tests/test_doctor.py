@@ -27,8 +27,9 @@ from mnistlab.doctor import (
     wanted,
 )
 from mnistlab.faults import faulty
-from mnistlab.preprocess import MNIST_PIPELINE, NAIVE_PIPELINE, normalize, run
-from mnistlab.strokes import handwrite, random_place, rasterize
+from mnistlab.preprocess import MNIST_PIPELINE, NAIVE_PIPELINE, normalize, to_input
+from mnistlab.strokes import random_place, rasterize
+from mnistlab.synthetic import handwrite
 from tools.photograph import photograph
 
 
@@ -82,7 +83,7 @@ def canvases(n=10, seed=0):
 
 
 def through(pipeline=MNIST_PIPELINE):
-    return lambda canvas: torch.from_numpy(run(canvas, pipeline).copy())[None, None]
+    return lambda canvas: torch.tensor(to_input(canvas, pipeline).copy())[None, None]
 
 
 def diagnose(network, to_input, pictures=None, labels=None):
@@ -114,7 +115,7 @@ def test_the_sign_test_is_scipys(mended, broken):
 @pytest.mark.parametrize("ink", ["light", "dark"])
 def test_a_convention_can_be_undone(ink, turn, scale):
     images = canvases(3)[0]
-    pixels = np.stack([run(c, MNIST_PIPELINE[:-1]) for c in images]) / np.float32(255)
+    pixels = np.stack([to_input(c, MNIST_PIPELINE[:-1]) for c in images]) / 255
     convention = Convention(ink, scale, turn)
     back = convention.undo(convention(pixels))
     room = 0.02 if scale == PER_IMAGE else 1e-4  # it has lost its contrast
@@ -123,7 +124,7 @@ def test_a_convention_can_be_undone(ink, turn, scale):
 
 
 def test_code_and_functions_are_the_same(layer):
-    image = run(canvases(3)[0][2], MNIST_PIPELINE[:-1])
+    image = to_input(canvases(3)[0][2], MNIST_PIPELINE[:-1])
     scores = Scores(layer, np.stack(3 * [image]))
     for scale in SCALES:
         for turn in TURNS:

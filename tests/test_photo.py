@@ -6,7 +6,7 @@ from PIL import Image
 
 from mnistlab.classifier import Classifier
 from mnistlab.photo import PHOTO_PX, read_photo
-from mnistlab.strokes import handwrite
+from mnistlab.synthetic import handwrite
 from tools.photograph import INKS, PAPERS, photograph
 
 

@@ -29,8 +29,8 @@ from mnistlab.checkpoint import ARTIFACTS
 from mnistlab.doctor import SCALES, SHAPES, TURNS, Convention
 from mnistlab.faults import InTrainMode
 from mnistlab.models import MLP, FastCNN, Linear, SimpleCNN
-from mnistlab.recipe import TEST_WRITERS
-from mnistlab.strokes import pens_or_hand, random_place, rasterize
+from mnistlab.pendigits import TEST_WRITERS, pens_or_hand
+from mnistlab.strokes import random_place, rasterize
 
 RUNS = ARTIFACTS / "runs" / "doctor"
 MNIST, ZERO_ONE, BYTES = "MNIST's mean and deviation", "0..1", "0..255"
@@ -306,7 +306,7 @@ NAMES = {  # what the doctor may call a fault; by default the fault's own name
     "stretched": ("stretched to the box",),
     "nearest neighbour": ("shrunk without smoothing",),
     "transparent read as black": ("blank", "raises"),
-    "wrong colour channel": ("faint ink",),
+    "wrong colour channel": ("faint ink", "the ink's colour"),
     "inverted, half contrast": (
         "inverted, half contrast", "inverted, and with other contrast",
     ),
@@ -325,7 +325,7 @@ def app(convention: Convention, shape: str, habit: str, fault: str = ""):
         values = VALUES.get(fault, lambda scale, x: scale(x))(scale, image[None])
         values = np.ascontiguousarray(TURNS[convention.turn][0](values))
         x = torch.from_numpy(np.ascontiguousarray(SHAPES[shape][0](values)))
-        return x if fault == "float64 in 0..255" else x.float()
+        return x.double() if fault == "float64 in 0..255" else x.float()
 
     return to_input
 
