@@ -25,7 +25,7 @@ import time
 from base64 import b64encode
 from collections.abc import Callable, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from io import BytesIO
 from itertools import product
@@ -599,7 +599,7 @@ def departures(fit: Fit, want: Convention, contrast=1.0) -> list[Finding]:
     """Where a fit differs from what the network wants."""
     ways, (name, alarm) = [], name_values(fit, want, contrast)
     if fit.noise > NOISY:
-        seen = f"The paper is noisy, by {fit.noise:.0%} of the ink's strength"
+        seen = f"The paper varies, by {fit.noise:.0%} of the ink's strength"
         ways.append(("noise", "background", seen, "layout"))
     if name and not (ways and alarm in ("background", "ink")):  # cut-off noise is grey
         seen = "Paper is {:.3g} and ink {:.3g}, the network wants {:.3g} and {:.3g}"
@@ -1019,6 +1019,9 @@ def mend(
         want = min(best, key=lambda want: len(departures(fit, want, contrast)))
         noisy = fit.noise > NOISY and fit.r > 0.6  # noise alone lowers a correlation
         ways = departures(fit, want, contrast) if fit.r > FITS or noisy else []
+    if any("photo" in p.code for p in pictures):  # the probes are on that paper, too
+        ways = [replace(way, name="uneven paper") if way.name == "noise" else way
+                for way in ways]  # fmt: skip
     if ways and len(black) > 4 and all(image is not None for image in black):
         there = [i for i in range(len(x)) if i < N_COMPARED][: len(black)]
         other = None if all_alike(black) else explain(
@@ -1145,12 +1148,12 @@ def _img(image: np.ndarray | Image.Image) -> str:
     if isinstance(image, np.ndarray):
         image = Image.fromarray(np.rint(255 * image.clip(0, 1)).astype(np.uint8))
     image, file = image.copy(), BytesIO()
-    image.thumbnail((300, 168))
+    image.thumbnail((168, 84))
     image.save(file, "PNG")
     return f"<img src='data:image/png;base64,{b64encode(file.getvalue()).decode()}'>"
 
 
-def page(report: Report, n_shown: int = 12) -> str:
+def page(report: Report, n_shown: int = 9) -> str:
     """The report as HTML that needs no other file: finding, repair, evidence."""
     text, style = html.escape, Path(__file__).with_suffix(".css").read_text()
     parts = [f"<style>{style}</style><p class='verdict'>{text(report.verdict)}</p>"]
