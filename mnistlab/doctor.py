@@ -60,6 +60,7 @@ N_SCREEN, N_WANTED, N_PROBES, N_COMPARED = 50, 400, 200, 32
 SECONDS = 5.0  # that to_input may take for the probes; then it gets fewer
 CERTAIN, LOSS = 0.01, 0.02  # a finding costs 2 points, by chance once in a hundred
 NOISY = 0.05  # deviation of the paper's pixels, as a share of ink - paper
+MISTAKES = "normalised twice", "not divided by 255", "sign flipped"
 FITS = 0.75  # mean correlation from which on two sets of pictures are the same
 EMNIST = {36: "digits and letters", 47: "balanced classes", 62: "classes"}
 CAUSES = CAUSES | {
@@ -136,11 +137,11 @@ class Convention:
         x = 1 - x if self.ink == "dark" else x
         return TURNS[self.turn][0](SCALES[self.scale][0](x)).astype(np.float32)
 
-    def values(self, paper: float = 0.0, ink: float = 1.0) -> np.ndarray:
+    def values(self, paper: float = 0.0, ink: float = 1.0, share=1.0) -> np.ndarray:
         """Those of paper and ink; standardised per image: those of a usual image."""
         scale = SCALES[MNISTS if self.scale == PER_IMAGE else self.scale][0]
         pair = np.array([paper, ink])
-        return scale(1 - pair if self.ink == "dark" else pair)
+        return scale(share * (1 - pair if self.ink == "dark" else pair))
 
     def undo(self, x: np.ndarray) -> np.ndarray:
         """Values (N, 28, 28) back to pixels, float32, ink 1 on paper 0."""
@@ -559,8 +560,8 @@ def name_values(fit: Fit, want: Convention, contrast=1.0) -> tuple[str, str]:
         ("inverted", "polarity"): want.values(1, 0),
         ("sign flipped", "range"): -right,
         ("inverted, half contrast", "polarity"): want.values(0.5, 0),
-        ("not divided by 255", "range"): want.values(0, 255),
-        ("divided by 255 twice", "blank"): want.values(0, 1 / 255),
+        ("not divided by 255", "range"): want.values(share=255),
+        ("divided by 255 twice", "blank"): want.values(share=1 / 255),
         ("normalised twice", "range"): (right - MEAN) / STD,
     }
     for scale in set(SCALES) - {want.scale, PER_IMAGE}:
@@ -791,7 +792,7 @@ def table_of(trials: dict, labels: np.ndarray, truth: np.ndarray, tells: dict):
 def all_alike(images: Sequence[np.ndarray]) -> bool:
     """Whether nothing in them hangs on the picture."""
     x = np.stack(images)
-    return bool(len(x) > 4 and x.std(0).mean() < 0.05 * max(x.std(), 1e-9))
+    return bool(len(x) > 4 and x.std(0).mean() < 0.2 * max(x.std(), 1e-9))
 
 
 def information(logs: np.ndarray) -> float:
@@ -1022,7 +1023,8 @@ def mend(
     if any("photo" in p.code for p in pictures):  # the probes are on that paper, too
         ways = [replace(way, name="uneven paper") if way.name == "noise" else way
                 for way in ways]  # fmt: skip
-    if ways and len(black) > 4 and all(image is not None for image in black):
+    suspect = ways or fit and fit.r <= FITS
+    if suspect and len(black) > 4 and all(image is not None for image in black):
         there = [i for i in range(len(x)) if i < N_COMPARED][: len(black)]
         other = None if all_alike(black) else explain(
             np.stack(black), [canvases[i] for i in there])  # fmt: skip
@@ -1075,6 +1077,8 @@ def mend(
                         for i in (want(digits.images), z))  # fmt: skip
         if sign_test(wrong, right) < CERTAIN and right.mean() - wrong.mean() > LOSS / 2:
             on.append("on MNIST's own images")
+    if not on and ways and ways[0].name in MISTAKES:  # nobody does these on purpose
+        on.append("by the numbers that come out, though it costs little")
     if on and theirs.function:
         harmless = on[0] == "on your pictures"  # on the probes
         odd = [image for image in (mine if harmless else x) if image is not None]

@@ -367,12 +367,14 @@ def cell(name, model, fault, habit, kind, n, labelled, seed, pens) -> dict:
         mended = report.mended or bad
         with_mended = accuracy(model, mended, *exam)
     named = report.finding.name if report.finding else ""
+    same = {"sign flipped": "inverted"} if convention.scale == MINUS_ONE else {}
     remarks = " ".join(report.notes)
     return {
         "network": name, "fault": fault, "habit": habit, "kind": kind, "n": n,
         "labelled": labelled, "named": named, "right": with_right,
         "with fault": with_fault, "mended": with_mended, "seconds": seconds,
-        "hit": named in NAMES.get(fault, (fault,)), "remarks": remarks,
+        "hit": named in (*NAMES.get(fault, (fault,)), same.get(fault)),
+        "remarks": remarks,
     }  # fmt: skip
 
 
