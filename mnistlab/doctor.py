@@ -57,7 +57,7 @@ from mnistlab.preprocess import (
 from mnistlab.synthetic import hand_images
 
 N_SCREEN, N_WANTED, N_PROBES, N_COMPARED = 50, 400, 200, 32
-SECONDS = 5.0  # that to_input may take for the probes; then it gets fewer
+SECONDS = 10.0  # that to_input may take for the probes; then it gets fewer
 CERTAIN, LOSS = 0.01, 0.02  # a finding costs 2 points, by chance once in a hundred
 NOISY = 0.05  # deviation of the paper's pixels, as a share of ink - paper
 MISTAKES = "normalised twice", "not divided by 255", "sign flipped"

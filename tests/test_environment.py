@@ -26,7 +26,7 @@ CONDA_NAMES = {
     "matplotlib": "matplotlib-base",
     "playwright": "playwright-python",
 }
-BY_PIP = {"unlzw3"}  # conda-forge has an older one
+BY_PIP = {"unlzw3", "opencv-python-headless"}  # older at conda-forge, or by parts
 
 
 def conda_name(name: str) -> str:

@@ -15,7 +15,7 @@ FLOORS = (
     *GROUND,
     *("preprocess", "synthetic", "pendigits", "models", "evaluation", "training"),
     *("checkpoint", "checks", "faults", "classifier", "study", "sketch", "journal"),
-    *("plots", "pad"),
+    *("photo", "doctor", "plots", "pad"),
 )
 # Heavy or awkward libraries are in one place each.
 ONLY = {"matplotlib": "plots", "ipycanvas": "pad", "ipywidgets": "pad"}
