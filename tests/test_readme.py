@@ -7,12 +7,10 @@ import json
 import re
 from pathlib import Path
 
-import numpy as np
-import pytest
 from PIL import Image
 
 from mnistlab.strokes import rasterize
-from mnistlab.synthetic import hand_images, handwrite
+from mnistlab.synthetic import handwrite
 
 ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"
@@ -52,17 +50,32 @@ def test_the_parameters_are_those_of_the_card():
     )
 
 
-def test_the_example_runs(tmp_path, monkeypatch, capsys):
+MY_APP = """
+import numpy as np
+import torch
+from mnistlab.checkpoint import ARTIFACTS, load
+from PIL import Image
+
+model = load(ARTIFACTS / "best_model.pt").model
+
+
+def preprocess(picture):
+    small = 255 - np.array(Image.open(picture).convert("L").resize((28, 28)), float)
+    return torch.tensor((small / 255 - 0.1307) / 0.3081).float()[None, None]
+"""
+
+
+def test_the_example_finds_the_fault_of_the_story(tmp_path, monkeypatch, capsys):
     code = re.search(r"```python\n(.*?)```", README.read_text(), re.DOTALL)[1]
-    canvas = rasterize(handwrite(7, form="barred"))
-    Image.fromarray(255 - canvas).save(tmp_path / "seven.png")
-    Image.fromarray(canvas).save(tmp_path / "wrong.png")
+    (tmp_path / "my_app.py").write_text(MY_APP)
+    (tmp_path / "my_pictures").mkdir()
+    for digit in range(10):
+        canvas = Image.fromarray(rasterize(handwrite(digit, seed=digit)))
+        canvas.save(tmp_path / "my_pictures" / f"{digit}_1.png")
     monkeypatch.chdir(tmp_path)
-    images = hand_images(300, seed=0).images
-    names = {"train_images": images, "train_logits": np.zeros((300, 10), np.float32)}
-    exec(code, dict(names))
-    with pytest.raises(ValueError, match="other way round"):
-        exec(code.replace("seven.png", "wrong.png"), dict(names))
+    monkeypatch.syspath_prepend(tmp_path)
+    exec(code, {})
+    assert capsys.readouterr().out.startswith("inverted: ")
 
 
 def test_every_target_it_names_exists():
