@@ -68,19 +68,11 @@ class Alarm:
     def sentence(self) -> str:
         return CAUSES[self.name]
 
-    @property
-    def numbers(self) -> str:
-        """What was found, where, and what is allowed or was measured."""
-        set_or_not = "is allowed"
-        if self.statistic in MEASURED:
-            set_or_not = "was measured on training images"
-        return (
-            f"the {self.statistic} is {self.value:.3g} at {self.stage}; "
-            f"{self.low:.3g} to {self.high:.3g} {set_or_not}"
-        )
-
     def __str__(self) -> str:
-        return f"{self.sentence} ({self.numbers})"
+        is_measured = self.statistic in MEASURED
+        bound = "was measured on training images" if is_measured else "is allowed"
+        found = f"the {self.statistic} is {self.value:.3g} at {self.stage}"
+        return f"{self.sentence} ({found}; {self.low:.3g} to {self.high:.3g} {bound})"
 
 
 class InputAlarm(ValueError):
@@ -91,10 +83,9 @@ class InputAlarm(ValueError):
 def measure(inputs: np.ndarray) -> dict[str, np.ndarray]:
     """The statistics of normalised inputs, float32 (N, 28, 28): each float (N,).
 
-    peak, lowest, highest: of the pixels; border: mean of the outer ring; paper:
-    mean of the four corners; ink: mean of all pixels; pen_px: width of the pen,
-    estimated as twice the ink's area over its outline; side_px: longer side of
-    the box around the ink; center_x, center_y: centre of mass, from 0 to 27.
+    border: mean of the outer ring; paper: of the four corners; ink: of all pixels;
+    pen_px: twice the ink's area over its outline, which estimates the pen's width;
+    side_px: longer side of the ink's box; center_x, center_y: centre of mass, 0..27.
     """
     if len(inputs) > 1000:  # pieces that fit the processor's cache: 4 times faster
         parts = [measure(inputs[i : i + 1000]) for i in range(0, len(inputs), 1000)]
@@ -161,73 +152,66 @@ class Reference:
     ) -> "Reference":
         """From normalised inputs float32 (N, 28, 28) and their logits (N, 10).
 
-        Sizes, centres and ink may be as extreme as all but one in a thousand of
-        these images: measured. The other bounds are set: the least ink; values and
-        paper a little beyond the most extreme image, since all images share them;
-        and a border of one half, far from any image and from any inverted one.
+        The MEASURED may be as extreme as all but one in a thousand of these images.
+        The other bounds are set: values and paper a little beyond the most extreme
+        image; the border far from any image and from any inverted one.
         """
         found = measure(inputs)
         bounds = {
-            name: tuple(np.quantile(found[name], [0.0005, 0.9995]).tolist())
-            for name in MEASURED
+            "peak": (INK / 255, 1e9),  # JSON has no infinity
+            "lowest": (float(found["lowest"].min()) - 0.01, 1.0),
+            "highest": (0.0, float(found["highest"].max()) + 0.01),
+            "border": (0.0, 0.5),
+            "paper": (-0.02, float(found["paper"].max()) + 0.02),
         }
-        bounds["border"] = (0.0, 0.5)
-        bounds["paper"] = (-0.02, float(found["paper"].max()) + 0.02)
-        bounds["lowest"] = (float(found["lowest"].min()) - 0.01, 1.0)
-        bounds["highest"] = (0.0, float(found["highest"].max()) + 0.01)
-        bounds["peak"] = (INK / 255, 1e9)  # JSON has no infinity
-        bounds = {name: bounds[name] for name in STATISTICS}
-        mean, energies = (
-            (float(values.mean()), float(values.std()))
-            for values in (inputs.mean((1, 2)), energy(logits))
-        )
-        return cls(bounds, mean, energies, len(inputs), source)
+        for name in MEASURED:
+            bounds[name] = tuple(np.quantile(found[name], [0.0005, 0.9995]).tolist())
+        watched = inputs.mean((1, 2)), energy(logits)
+        spreads = [(float(each.mean()), float(each.std())) for each in watched]
+        return cls(bounds, *spreads, len(inputs), source)
 
     @classmethod
     def from_card(cls, card: dict) -> "Reference":
-        """The reference in a checkpoint's card, where it is kept as a dict."""
+        """From a checkpoint's card; ValueError for one of another version's checks."""
         bounds = {name: tuple(pair) for name, pair in card.get("bounds", {}).items()}
-        if set(bounds) != set(STATISTICS) or set(card) != set(cls.__annotations__):
+        differ = set(bounds) ^ set(STATISTICS) | set(card) ^ set(cls.__annotations__)
+        if differ:
             raise ValueError(
-                f"the reference knows {sorted(bounds)} and {sorted(card)}, this "
-                f"version of the checks {sorted(STATISTICS)} and "
-                f"{sorted(cls.__annotations__)}. Train the checkpoint anew."
+                f"the reference is not of this version of the checks: {sorted(differ)} "
+                "are only in one of them. Train the checkpoint anew."
             )
         pairs = {name: tuple(card[name]) for name in ("mean", "energy")}
         return cls(**{**card, **pairs, "bounds": bounds})
 
     def outside(self, inputs: np.ndarray) -> dict[str, np.ndarray]:
         """Which alarms ring for inputs (N, 28, 28): name -> bool (N,)."""
-        found, rings = measure(inputs), {}
-        for statistic, name in STATISTICS.items():
+        rings = {}
+        for statistic, values in measure(inputs).items():
             low, high = self.bounds[statistic]
-            values = found[statistic]
             wrong = ~((values >= low) & (values <= high))  # NaN is outside
+            name = STATISTICS[statistic]
             rings[name] = rings.get(name, False) | wrong
         return rings
 
     def check(self, stages: tuple[Stage, ...]) -> tuple[Alarm, ...]:
         """The alarms of one drawing on its way, the serious ones first.
 
-        The input is held against every bound. Before that, each stage that still
-        has the shape of the canvas is looked at for bright paper, so that an
-        inversion is found where it happens, also if a crop hides it later.
+        The input is held against every bound; before that, each stage that still has
+        the canvas's shape against the border's, so that an inversion is found where it
+        happens, also if a crop hides it later.
         """
-        border_high, alarms = self.bounds["border"][1], {}
+        alarms, border = {}, self.bounds["border"]
         for stage in stages[:-1]:
-            border = float(ring(stage.image).mean() / 255)
-            if stage.image.shape == stages[0].image.shape and border > border_high:
-                alarms.setdefault("polarity", self._alarm("border", border, stage))
+            value = float(ring(stage.image).mean() / 255)
+            if stage.image.shape == stages[0].image.shape and value > border[1]:
+                alarm = Alarm("polarity", "border", value, *border, stage.name)
+                alarms.setdefault("polarity", alarm)
         for statistic, (value,) in measure(stages[-1].image).items():
-            low, high = self.bounds[statistic]
+            name, (low, high) = STATISTICS[statistic], self.bounds[statistic]
             if not low <= value <= high:
-                alarm = self._alarm(statistic, float(value), stages[-1])
-                alarms.setdefault(alarm.name, alarm)
+                alarm = Alarm(name, statistic, float(value), low, high, stages[-1].name)
+                alarms.setdefault(name, alarm)
         return tuple(alarms[name] for name in CAUSES if name in alarms)
-
-    def _alarm(self, statistic: str, value: float, stage: Stage) -> Alarm:
-        bounds = self.bounds[statistic]
-        return Alarm(STATISTICS[statistic], statistic, value, *bounds, stage.name)
 
     def require(self, stages: tuple[Stage, ...]) -> None:
         """Raise InputAlarm, with every alarm in words, if a serious one rings."""
@@ -240,12 +224,11 @@ class Reference:
         n = len(means)
         if n < 5:
             return None
-        pairs = (means, *self.mean), (energies, *self.energy)
-        errors = [
-            (float(np.mean(values)) - average) / (deviation / n**0.5)
-            for values, average, deviation in pairs
-        ]
-        return Drift(n, *errors)
+
+        def errors(values: np.ndarray, average: float, deviation: float) -> float:
+            return (float(np.mean(values)) - average) / (deviation / n**0.5)
+
+        return Drift(n, errors(means, *self.mean), errors(energies, *self.energy))
 
 
 def energy(logits: np.ndarray) -> np.ndarray:

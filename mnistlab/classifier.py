@@ -24,15 +24,11 @@ class GoldenError(checkpoint.CheckpointError):
 
 @dataclass(frozen=True)
 class Prediction:
-    """What the network made of one drawing, and whether to believe it.
+    """What the network made of one drawing, and whether to believe it."""
 
-    `label` is None where it abstains, and `reason` says why; the numbers are
-    there all the same, except on a blank canvas, where they are nan.
-    """
-
-    label: int | None
-    reason: str  # "" unless it abstains
-    logits: np.ndarray = field(repr=False)  # float32 (10,)
+    label: int | None  # None where it abstains
+    reason: str  # why it abstains, or ""
+    logits: np.ndarray = field(repr=False)  # float32 (10,); nan on a blank canvas
     stages: tuple[Stage, ...] = field(repr=False)
     alarms: tuple[Alarm, ...]
     milliseconds: float
@@ -108,11 +104,8 @@ class Classifier:
                 alarm = Alarm("logits", "logit", worst, -most, most, "network")
                 alarms = tuple(sorted([*alarms, alarm], key=lambda a: not a.serious))
             elif (sure := float(softmax(logits).max())) < self.threshold:
-                alarms += (
-                    Alarm(
-                        "no digit", "probability", sure, self.threshold, 1.0, "network"
-                    ),
-                )
+                bounds = self.threshold, 1.0
+                alarms += (Alarm("no digit", "probability", sure, *bounds, "network"),)
         # The one place where an answer is refused: a reason, and no label.
         reason = next((str(alarm) for alarm in alarms if alarm.serious), "")
         label = None if reason else int(logits.argmax())
@@ -132,29 +125,24 @@ class Classifier:
 
     def golden(self) -> dict[str, torch.Tensor]:
         """Ten fixed drawings of the scripted hand and their logits, to be saved."""
-        canvases = [
-            rasterize(handwrite(digit, size_px=70, canvas_px=112), 8, 112)
-            for digit in range(10)
-        ]
-        logits = [self(canvas).logits for canvas in canvases]
-        return {
-            "canvases": torch.from_numpy(np.stack(canvases)),
-            "logits": torch.from_numpy(np.stack(logits)),
-        }
+        drawings = [handwrite(n, size_px=70, canvas_px=112) for n in range(10)]
+        canvases = np.stack([rasterize(drawing, 8, 112) for drawing in drawings])
+        logits = np.stack([self(canvas).logits for canvas in canvases])
+        golden = {"canvases": canvases, "logits": logits}
+        return {name: torch.from_numpy(values) for name, values in golden.items()}
 
     def test_golden(self, golden: dict[str, torch.Tensor]) -> None:
         """Raise GoldenError unless the recorded canvases give their logits.
 
         It catches what no statistic of pixels sees: a transposed input has exactly
-        the border, ink and size it should have. (Mirrored and turned ones ring the
-        placement alarm, by one pixel of centre, unless they were centred afterwards.)
+        the border, ink and size that it should have.
         """
         found = [self(canvas).logits for canvas in golden["canvases"].numpy()]
         off = np.abs(np.stack(found) - golden["logits"].numpy()).max()
         if not off <= GOLDEN_TOLERANCE:
+            steps = " > ".join(step.__name__ for step in self.pipeline)
             raise GoldenError(
-                f"the recorded drawings give logits up to {off:.3g} away from those "
-                f"recorded in training (allowed: {GOLDEN_TOLERANCE}). The pipeline "
-                f"{' > '.join(step.__name__ for step in self.pipeline)} is not the "
-                "one the network was trained with."
+                f"the recorded drawings give logits up to {off:.3g} away from theirs "
+                f"(allowed: {GOLDEN_TOLERANCE}). Network or pipeline, {steps}, are not "
+                "those of the training."
             )

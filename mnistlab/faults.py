@@ -1,7 +1,7 @@
 """Classic silent preprocessing faults, as steps, by name.
 
-A step takes and gives (..., 28, 28), so one image or a whole test set goes through
-it. None of them raises or prints anything: that is what makes them faults to study.
+A step takes and gives (..., 28, 28): one image or a whole test set. None raises or
+prints anything, and that is what makes them faults to study.
 """
 
 import copy
@@ -16,6 +16,7 @@ from mnistlab.checkpoint import CheckpointError
 from mnistlab.data import Digits
 from mnistlab.evaluation import Report, predict_logits
 from mnistlab.preprocess import (
+    BILINEAR,
     MEAN,
     MNIST_PIPELINE,
     STD,
@@ -26,8 +27,6 @@ from mnistlab.preprocess import (
     to_input,
 )
 
-BILINEAR = Image.Resampling.BILINEAR
-
 
 def _step(name: str, change: Step) -> Step:
     """`change` under the name that it has as a stage."""
@@ -36,7 +35,7 @@ def _step(name: str, change: Step) -> Step:
 
 
 def _picture_step(name: str, change) -> Step:
-    """A step that changes one picture after the other, by Pillow."""
+    """A step that changes one PIL image after the other."""
 
     def step(images):
         flat = images.reshape(-1, 28, 28)
@@ -44,6 +43,12 @@ def _picture_step(name: str, change) -> Step:
         return np.stack(changed).reshape(images.shape)
 
     return _step(name, step)
+
+
+def _scaled(name: str, share: float, mean: float, std: float) -> Step:
+    """In place of normalize, or after it: float32 (x / share - mean) / std."""
+    share, mean, std = map(np.float32, (share, mean, std))
+    return _step(name, lambda images: (images / share - mean) / std)
 
 
 def add_noise(images):
@@ -71,12 +76,6 @@ stretch_box = _picture_step(
 thicken = _picture_step("thicken", lambda p: p.filter(ImageFilter.MaxFilter(5)))
 thin = _picture_step("thin", lambda p: p.filter(ImageFilter.MinFilter(3)))
 blur = _picture_step("blur", lambda p: p.filter(ImageFilter.GaussianBlur(2)))
-
-
-def _scaled(name: str, share: float, mean: float, std: float) -> Step:
-    """In place of normalize, or after it: float32 (x / share - mean) / std."""
-    share, mean, std = map(np.float32, (share, mean, std))
-    return _step(name, lambda images: (images / share - mean) / std)
 
 
 FAULTS: dict[str, Pipeline] = {  # what stands where normalize should stand alone
@@ -111,15 +110,14 @@ CANVAS_FAULTS: dict[str, Step] = {  # what stands before a whole, correct pipeli
 
 
 def faulty(pipeline: Pipeline, name: str) -> Pipeline:
-    """`pipeline` with the fault called `name`.
+    """`pipeline` with a fault in place of normalize, its last step, or before all.
 
-    One of FAULTS stands where its last step, normalize, was; one of CANVAS_FAULTS
-    before its first. Raises ValueError for a name that is in neither.
+    Raises ValueError for a name that is neither in FAULTS nor in CANVAS_FAULTS.
     """
     if name in CANVAS_FAULTS:
         return (CANVAS_FAULTS[name], *pipeline)
     if name not in FAULTS:
-        known = ", ".join([*FAULTS, *CANVAS_FAULTS])
+        known = ", ".join(FAULTS | CANVAS_FAULTS)
         raise ValueError(f"no fault {name!r}; there are: {known}.")
     return (*pipeline[:-1], *FAULTS[name])
 
@@ -127,14 +125,13 @@ def faulty(pipeline: Pipeline, name: str) -> Pipeline:
 def apply(name: str, images: np.ndarray) -> np.ndarray:
     """What a network gets of uint8 images (..., 28, 28): float32, same shape.
 
-    For CANVAS_FAULTS each image, with a margin of 14, is the canvas, and goes through
-    MNIST_PIPELINE; it is then framed anew, so that even without a fault it may differ
-    from what it was by a pixel of size.
+    For CANVAS_FAULTS each image, with a margin of 14, is a canvas for MNIST_PIPELINE,
+    which may change its size by a pixel even without a fault.
     """
     if name in CANVAS_FAULTS:
         pipeline = faulty(MNIST_PIPELINE, name)
-        canvases = [np.pad(image, 14) for image in images.reshape(-1, 28, 28)]
-        inputs = [to_input(canvas, pipeline) for canvas in canvases]
+        flat = images.reshape(-1, 28, 28)
+        inputs = [to_input(np.pad(image, 14), pipeline) for image in flat]
         return np.stack(inputs).reshape(images.shape)
     for step in faulty((normalize,), name):
         images = step(images)
@@ -145,10 +142,9 @@ TRAIN_MODE = "evaluated in train mode"
 
 
 class InTrainMode(nn.Module):
-    """The fault that is no step: a network that stays in training mode.
+    """The fault that is no step: dropout and batch norm as in training, always.
 
-    Dropout then drops, and batch norm uses the batch that it is tested on. A copy
-    does it, since it also changes the running averages.
+    A copy does it, since it also changes the running averages.
     """
 
     def __init__(self, model: nn.Module):
@@ -162,37 +158,30 @@ class InTrainMode(nn.Module):
 def fault_matrix(classifier, digits: Digits) -> list[dict[str, object]]:
     """Every fault against everything that might notice: one row each.
 
-    classifier: a classifier.Classifier with a reference, whose pipeline is the correct
-    one. A row has `fault`; `accuracy` and `confidence`, as fractions, of the network
-    on `digits` with the fault; for each alarm the share of digits for which it rings;
-    `any alarm`; and `golden`: whether the golden drawings notice. Faults of the
-    canvas come after those of the image; the last row is the fault that is no step.
+    classifier: a classifier.Classifier with a reference and the correct pipeline.
+    A row has `fault`; `accuracy` and `confidence` on `digits`, as fractions; for each
+    alarm, and for `any alarm`, the share of digits for which it rings; and `golden`:
+    whether the golden drawings notice. The last row is TRAIN_MODE.
     """
     golden, rows = classifier.golden(), []
     for name in [*FAULTS, *CANVAS_FAULTS, TRAIN_MODE]:
         if name == TRAIN_MODE:
+            inputs = normalize(digits.images)
             suspect = replace(classifier, model=InTrainMode(classifier.model))
         else:
+            inputs = apply(name, digits.images)
             suspect = classifier.with_pipeline(faulty(classifier.pipeline, name))
-        inputs = apply("none" if name == TRAIN_MODE else name, digits.images)
-        report = Report(
-            predict_logits(suspect.model, inputs), digits.labels, digits.source
-        )
+        logits = predict_logits(suspect.model, inputs)
+        report = Report(logits, digits.labels, digits.source)
         rings = classifier.reference.outside(inputs)
         rings["no digit"] = report.probabilities.max(1) < classifier.threshold
+        rings["any alarm"] = np.any(list(rings.values()), axis=0)
+        row = {"accuracy": report.accuracy, "confidence": report.confidence}
+        row |= {alarm: float(rang.mean()) for alarm, rang in rings.items()}
         try:
             suspect.test_golden(golden)
             noticed = False
         except CheckpointError:
             noticed = True
-        rows.append(
-            {
-                "fault": name,
-                "accuracy": report.accuracy,
-                "confidence": report.confidence,
-                **{alarm: float(rang.mean()) for alarm, rang in rings.items()},
-                "any alarm": float(np.any(list(rings.values()), axis=0).mean()),
-                "golden": noticed,
-            }
-        )
+        rows.append({"fault": name, **row, "golden": noticed})
     return rows

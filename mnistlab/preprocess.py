@@ -1,9 +1,8 @@
 """A drawing becomes what the network sees, step by step, each to be looked at.
 
-A step is a plain function image -> image, and its name is the function's. A
-pipeline is a tuple of steps. It takes a canvas, uint8 (H, W), ink 255 on paper
-0, and ends on float32 (28, 28), normalised. There is no class to register
-with: to try another step, write a function and put it into the tuple.
+A step is a plain function image -> image; a pipeline is a tuple of steps, from a
+canvas, uint8 (H, W), ink 255 on paper 0, to float32 (28, 28), normalised. To try
+another step, write a function and put it into the tuple.
 """
 
 import csv
@@ -19,6 +18,7 @@ from PIL import Image, ImageOps
 MEAN, STD = 0.1307, 0.3081  # of MNIST's training pixels, as a share of 255
 INK = 32  # a pixel this bright belongs to the drawing; below is noise or fringe
 MAX_SIDE = 4096  # pixels; larger pictures are refused before they are decoded
+BILINEAR = Image.Resampling.BILINEAR  # smooth: Pillow's antialiases when it shrinks
 
 Step = Callable[[np.ndarray], np.ndarray]
 Pipeline = tuple[Step, ...]
@@ -29,35 +29,29 @@ def crop_to_ink(image: np.ndarray) -> np.ndarray:
     ink = image >= INK
     rows, columns = np.flatnonzero(ink.any(1)), np.flatnonzero(ink.any(0))
     if not len(rows):
-        raise ValueError(
-            f"the brightest pixel is {image.max(initial=0)}; ink begins at {INK}. "
-            "There is no drawing to crop to."
-        )
+        peak = image.max(initial=0)
+        raise ValueError(f"the brightest pixel is {peak}; ink begins at {INK}.")
     return image[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
 
 
 def fit_20x20(image: np.ndarray) -> np.ndarray:
     """Scale uint8 (H, W) so that its longer side is 20, smoothly, in proportion."""
-    height, width = image.shape
-    scale = 20 / max(height, width)
-    size = max(1, round(width * scale)), max(1, round(height * scale))
-    return np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BILINEAR))
+    scale = 20 / max(image.shape)
+    height, width = (max(1, round(side * scale)) for side in image.shape)
+    return np.asarray(Image.fromarray(image).resize((width, height), BILINEAR))
 
 
 def center_of_mass(image: np.ndarray) -> np.ndarray:
     """Place uint8 (h, w), at most 20x20, in 28x28 so that its ink balances.
 
     The centre of mass comes to lie on row 14, column 14 (counted from 0), to the
-    nearest whole pixel: where MNIST's own images have it (LeCun et al. 1998). Ink
-    never falls off the edge. Raises ValueError where there is none.
+    nearest whole pixel, as in MNIST (LeCun et al. 1998), but no ink falls off the
+    edge. Raises ValueError where there is none.
     """
+    if not image.any():
+        raise ValueError("no ink is left once it is shrunk. Draw with a thicker pen.")
     height, width = image.shape
     mass = image.astype(np.float64)
-    if not image.any():
-        raise ValueError(
-            f"no ink is left in {width} x {height} pixels: a pen this thin vanishes "
-            "when the drawing is shrunk. Draw with a thicker one."
-        )
     y = (mass.sum(1) @ np.arange(height)) / mass.sum()
     x = (mass.sum(0) @ np.arange(width)) / mass.sum()
     top = min(max(round(14 - y), 0), 28 - height)
@@ -67,20 +61,14 @@ def center_of_mass(image: np.ndarray) -> np.ndarray:
 
 def resize_28x28(image: np.ndarray) -> np.ndarray:
     """Shrink the whole canvas, uint8 (H, W), to 28x28: what everybody does first."""
-    picture = Image.fromarray(image)
-    return np.asarray(picture.resize((28, 28), Image.Resampling.BILINEAR))
+    return np.asarray(Image.fromarray(image).resize((28, 28), BILINEAR))
 
 
 def normalize(images: np.ndarray) -> np.ndarray:
-    """uint8 (..., 28, 28) in 0..255 to float32 of mean 0, deviation 1 on MNIST.
-
-    The one function that training, evaluation and drawing share.
-    """
+    """uint8 (..., 28, 28) in 0..255 to float32 of mean 0, deviation 1 on MNIST."""
     if images.dtype != np.uint8 or images.shape[-2:] != (28, 28):
-        raise ValueError(
-            f"{images.dtype} {images.shape} cannot be normalised; expected uint8 "
-            "(..., 28, 28). Has it been normalised already?"
-        )
+        found = f"{images.dtype} {images.shape}; expected uint8 (..., 28, 28)"
+        raise ValueError(f"{found} to normalise. Has it been normalised already?")
     return (images / np.float32(255) - np.float32(MEAN)) / np.float32(STD)
 
 
@@ -136,12 +124,8 @@ def trace(canvas: np.ndarray, pipeline: Pipeline = MNIST_PIPELINE) -> tuple[Stag
     """
     shape = getattr(canvas, "shape", "")
     dtype = getattr(canvas, "dtype", type(canvas).__name__)
-    if (
-        not isinstance(canvas, np.ndarray)
-        or dtype != np.uint8
-        or len(shape) != 2
-        or not 8 <= min(shape) <= max(shape) <= MAX_SIDE
-    ):
+    is_grey = isinstance(canvas, np.ndarray) and dtype == np.uint8 and len(shape) == 2
+    if not is_grey or not 8 <= min(shape) <= max(shape) <= MAX_SIDE:
         raise ValueError(
             f"the drawing is {dtype} {shape}; expected uint8 (H, W), 8 to {MAX_SIDE} "
             "pixels a side, ink 255 on paper 0. load_picture makes one of pictures."
@@ -160,13 +144,13 @@ def to_input(canvas: np.ndarray, pipeline: Pipeline = MNIST_PIPELINE) -> np.ndar
 def save_trace(stages: tuple[Stage, ...], folder: Path) -> list[Path]:
     """Write debug_original.png … debug_final.png and debug_stages.csv.
 
-    uint8 stages are saved as they are; the normalised one is mapped back from
-    its own 0..1, clipped, so that grey means the same in every file.
+    The normalised stage is shown as `as_grey` does, so that grey means the same in
+    every file.
     """
-    folder = Path(folder)
+    folder, paths = Path(folder), []
     folder.mkdir(parents=True, exist_ok=True)
-    names, paths = [stage.name for stage in stages[:-1]] + ["final"], []
-    for name, stage in zip(names, stages, strict=True):
+    for stage in stages:
+        name = "final" if stage is stages[-1] else stage.name
         path = folder / f"debug_{name}.png"
         if path in paths:  # a pipeline may have a step twice
             path = folder / f"debug_{name}_{len(paths) + 1}.png"
@@ -174,9 +158,9 @@ def save_trace(stages: tuple[Stage, ...], folder: Path) -> list[Path]:
         paths.append(path)
     table = folder / "debug_stages.csv"
     with open(table, "w", newline="") as file:
-        writer = csv.DictWriter(file, ["stage", *stages[0].numbers])
-        writer.writeheader()
-        writer.writerows({"stage": stage.name, **stage.numbers} for stage in stages)
+        writer = csv.writer(file)
+        writer.writerow(["stage", *stages[0].numbers])
+        writer.writerows([stage.name, *stage.numbers.values()] for stage in stages)
     return [*paths, table]
 
 
@@ -184,20 +168,21 @@ def load_picture(source, *, ink: str = "light", paper: int | None = None) -> np.
     """A picture as a canvas: uint8 (H, W), ink 255 on paper 0.
 
     source: a path, a PIL image, or an array: uint8 (H, W), (H, W, 3), (H, W, 4) or
-    bool (H, W). Colour becomes grey by Rec. 601 luma, EXIF orientation is applied,
-    and where the picture is transparent, `paper` (grey 0..255; default: 0 for light
-    ink, 255 for dark) shows through.
-    ink: "light" for light ink on dark paper, "dark" for the opposite, which is then
-    inverted. It is declared because a guess would be wrong in silence.
-    Raises FileNotFoundError, and ValueError for all else, also for deeper pixels,
+    bool (H, W). Colour becomes Rec. 601 luma, EXIF orientation is applied, and where
+    it is transparent, `paper` (grey 0..255; default: 0 for light ink, 255 for dark)
+    shows through.
+    ink: "light" on dark paper, or "dark" on light, which is then inverted. It is
+    declared, because a guess would be wrong in silence.
+    Raises FileNotFoundError, and ValueError for all else: also for deeper pixels,
     which Pillow would clip, and for too many of them, before it decodes them.
     """
-    if ink not in ("light", "dark"):
-        raise ValueError(f"ink={ink!r}; expected 'light' (on dark paper) or 'dark'.")
+    if ink not in ("light", "dark") or paper not in (None, *range(256)):
+        raise ValueError(
+            f"ink={ink!r}, paper={paper!r}; expected ink='light' (on dark paper) or "
+            "'dark', and for paper None or a whole number, 0 to 255."
+        )
     if paper is None:
         paper = 0 if ink == "light" else 255
-    if not isinstance(paper, int | np.integer) or not 0 <= paper <= 255:
-        raise ValueError(f"paper={paper!r}; expected a whole number, 0 to 255.")
     is_open = isinstance(source, Image.Image | np.ndarray)
     try:
         with warnings.catch_warnings(), ExitStack() as files:
@@ -217,6 +202,6 @@ def load_picture(source, *, ink: str = "light", paper: int | None = None) -> np.
             f"{'the picture' if is_open else source} cannot be read: {error}; expected "
             f"8 bits a channel and 8 to {MAX_SIDE} pixels a side. Convert it first."
         ) from error
-    below = Image.new("RGBA", picture.size, (paper, paper, paper, 255))
+    below = Image.new("L", picture.size, int(paper)).convert("RGBA")
     grey = np.asarray(Image.alpha_composite(below, picture).convert("L"))
     return grey if ink == "light" else 255 - grey

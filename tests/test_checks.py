@@ -3,6 +3,7 @@
 import json
 from collections import Counter
 from dataclasses import asdict, replace
+from functools import partial
 
 import numpy as np
 import pytest
@@ -155,17 +156,11 @@ def test_thresholds_come_from_the_training_images(unseen):
     assert (reference.n, reference.source) == (200, "these")
     assert reference.mean == pytest.approx((inputs.mean(), inputs.mean((1, 2)).std()))
     assert reference.energy == pytest.approx((-np.log(10), 0), abs=1e-5)
-    # Of pixels, border and paper, no image that was measured may be outside, and the
-    # bounds stand close: next to nothing may be lower, higher, or on the paper.
-    bounds = reference.bounds
+    bounds = reference.bounds  # the others stand close to the most extreme image
     assert bounds["lowest"][0] == pytest.approx(found["lowest"].min() - 0.01)
     assert bounds["highest"][1] == pytest.approx(found["highest"].max() + 0.01)
     assert bounds["paper"][1] == pytest.approx(found["paper"].max() + 0.02)
     assert bounds["border"] == (0, 0.5) and bounds["peak"][0] == INK / 255
-    assert not any(
-        reference.outside(inputs)[name].any()
-        for name in ("blank", "range", "polarity", "background")
-    )
 
 
 def test_good_drawings_ring_little_and_nothing_serious(reference, unseen):
@@ -203,29 +198,20 @@ def test_every_inverted_image_is_caught_and_no_other(reference, every_image):
 # --- the alarms of one drawing ------------------------------------------------------
 
 
-def drawn(**areas) -> np.ndarray:
-    """A canvas with a rectangle: rows and columns as (start, end), and its grey."""
-    canvas = np.full((280, 280), areas.get("paper", 0), np.uint8)
-    canvas[slice(*areas["rows"]), slice(*areas["columns"])] = areas.get("grey", 255)
+def drawn(rows, columns) -> np.ndarray:
+    """A canvas with a rectangle of ink: rows and columns as (start, end)."""
+    canvas = np.zeros((280, 280), np.uint8)
+    canvas[slice(*rows), slice(*columns)] = 255
     return canvas
 
 
-def as_inputs(change):
-    """A case made by a last step that changes the normalised input."""
-
-    def case(canvas):
-        return trace(canvas, (*MNIST_PIPELINE, change))
-
-    return case
+def changed(place, change):
+    """A case made by one step more than MNIST_PIPELINE has."""
+    pipeline = (*MNIST_PIPELINE[:place], change, *MNIST_PIPELINE[place:])
+    return lambda canvas: trace(canvas, pipeline)
 
 
-def as_images(change):
-    """A case made by a step that changes the uint8 image before normalize."""
-
-    def case(canvas):
-        return trace(canvas, (*MNIST_PIPELINE[:-1], change, normalize))
-
-    return case
+as_images, as_inputs = partial(changed, 3), partial(changed, 4)  # uint8, normalised
 
 
 CASES = {
@@ -239,17 +225,17 @@ CASES = {
         as_images(invert),
         lambda canvas: trace(255 - canvas),
         lambda canvas: trace(canvas, (invert, *MNIST_PIPELINE)),
-        lambda canvas: trace(drawn(rows=(0, 280), columns=(0, 280))),  # all inked
+        lambda canvas: trace(drawn((0, 280), (0, 280))),  # all inked
     ],
     "background": [
         as_images(lambda image: np.maximum(image, 40)),
         as_inputs(lambda inputs: inputs * np.float32(STD) + np.float32(MEAN)),
     ],
     "ink": [
-        lambda canvas: trace(np.tril(drawn(rows=(40, 240), columns=(40, 240)))),
+        lambda canvas: trace(np.tril(drawn((40, 240), (40, 240)))),
         lambda canvas: trace(rasterize([np.array([[90.0, 70.0]])])),  # a dot
         as_images(lambda image: image // 4),  # low contrast
-        lambda canvas: trace(drawn(rows=(40, 240), columns=(100, 101))),  # a hair
+        lambda canvas: trace(drawn((40, 240), (100, 101))),  # a hair
     ],
     "placement": [
         as_images(lambda image: np.roll(image, 3, 0)),
@@ -282,16 +268,14 @@ def test_every_alarm_has_a_case_a_cause_and_a_statistic():
 def test_an_alarm_is_a_sentence_and_numbers(reference, canvas):
     """What is set is called allowed, what is measured is called measured."""
     (alarm,) = reference.check(trace(canvas, (invert, *MNIST_PIPELINE)))[:1]
-    assert str(alarm) == f"{alarm.sentence} ({alarm.numbers})"
-    assert alarm.sentence.startswith("The paper is bright and the ink is dark. All ")
-    assert alarm.numbers == (
-        f"the border is {alarm.value:.3g} at invert; 0 to 0.5 is allowed"
+    assert str(alarm) == (
+        f"{CAUSES['polarity']} (the border is {alarm.value:.3g} at invert; 0 to 0.5 is "
+        "allowed)"
     )
     (alarm,) = reference.check(CASES["placement"][0](canvas))
-    assert alarm.numbers.endswith(
-        f" at normalize; {alarm.low:.3g} to {alarm.high:.3g} was measured on training "
-        "images"
-    )
+    bounds = f"{alarm.low:.3g} to {alarm.high:.3g}"
+    wanted = f" at normalize; {bounds} was measured on training images)"
+    assert str(alarm).startswith(alarm.sentence) and str(alarm).endswith(wanted)
 
 
 def test_moving_rings_the_placement_and_nothing_else(reference, canvas):
@@ -326,21 +310,19 @@ def test_a_bright_canvas_is_named_although_a_crop_would_hide_it(reference, canva
 
 
 def test_a_drawing_rings_as_its_input_does_in_a_batch(reference, unseen):
-    for image in (
-        *unseen.images[:20],
-        *(255 - unseen.images[:3]),
-        unseen.images[0] // 5,
-    ):
+    """Also where stages before the last are floats, and as large as the canvas."""
+    few = unseen.images[:20]
+    for image in (*few, *(255 - few[:3]), few[0] // 5):
         rings = reference.outside(normalize(image)[None])
         expected = {name for name, rang in rings.items() if rang[0]}
-        stages = trace(np.pad(image, 1), (lambda padded: padded[1:-1, 1:-1], normalize))
-        assert names(reference.check(stages)) == expected
+        assert names(reference.check(trace(image, (normalize, np.copy)))) == expected
 
 
 def test_the_serious_alarms_come_first(reference, canvas):
     alarms = reference.check(trace(255 - canvas, (*MNIST_PIPELINE, lambda x: x * 3)))
     assert len(alarms) > 3
-    assert len(names(alarms)) == len(alarms)  # each says it once
+    once = [name for name in CAUSES if name in names(alarms)]
+    assert [alarm.name for alarm in alarms] == once  # and in this order
     serious = [alarm.serious for alarm in alarms]
     assert serious == sorted(serious, reverse=True) and len(set(serious)) == 2
 
@@ -389,12 +371,11 @@ def test_drift_counts_in_standard_errors(reference):
         assert drift.alarm and "unlike" in str(drift)
 
 
-@pytest.mark.parametrize("size", [5, 10])
-def test_drift_rings_rarely_for_its_own_data_and_always_for_inverted(classifier, size):
+def test_drift_rings_rarely_for_its_own_data_and_always_for_inverted(classifier):
     own = hand_images(300, seed=1).images
-    alarms = [drift.alarm for drift in windows(classifier, own, size)]
+    alarms = [drift.alarm for drift in windows(classifier, own, 5)]
     assert np.mean(alarms) <= 0.02
-    assert all(drift.alarm for drift in windows(classifier, 255 - own[:100], size))
+    assert all(drift.alarm for drift in windows(classifier, 255 - own[:100], 5))
 
 
 def test_drift_on_mnists_test_images(mnist, mnist_classifier):

@@ -100,14 +100,6 @@ def test_the_network_is_left_in_the_mode_it_was_in(classifier, canvas):
     assert np.array_equal(said.logits, classifier(canvas).logits)
 
 
-def test_a_drawing_is_only_read(classifier, canvas):
-    before = canvas.copy()
-    canvas.flags.writeable = False
-    said = classifier(canvas)
-    canvas.flags.writeable = True
-    assert np.array_equal(canvas, before) and said.stages[0].image is canvas
-
-
 # --- no answer, and why -------------------------------------------------------------
 
 
@@ -142,13 +134,6 @@ def test_a_serious_alarm_is_the_reason_for_no_answer(classifier, canvas, pipelin
     assert said.alarms[0].serious and said.reason == str(said.alarms[0])
     # What the network would have said is still there to be looked at.
     assert said.probabilities.sum() == pytest.approx(1, abs=1e-5)
-
-
-def test_a_black_on_white_canvas_gets_no_answer_but_a_reason(classifier, canvas):
-    said = classifier(255 - canvas)
-    assert said.label is None
-    assert said.reason.startswith("The paper is bright")
-    assert "the border is 1 at original; 0 to 0.5 is allowed" in said.reason
 
 
 def test_an_unserious_alarm_is_told_beside_the_answer(classifier, canvas):
@@ -323,17 +308,13 @@ def test_a_bare_network_is_a_classifier_that_trusts(classifier, path, canvas):
     assert loaded(255 - canvas).label is not None
 
 
-def test_weights_that_do_not_give_the_golden_logits_are_refused(classifier, path):
-    torch.manual_seed(1)
-    save(path, classifier, golden=replace(classifier, model=FastCNN().eval()).golden())
-    with pytest.raises(GoldenError, match="recorded drawings give logits up to"):
+@pytest.mark.parametrize(
+    "other",
+    [{"model": FastCNN().eval()}, {"pipeline": faulty(MNIST_PIPELINE, "transposed")}],
+    ids=["weights", "pipeline"],
+)
+def test_what_is_not_as_in_training_is_refused_when_loaded(classifier, path, other):
+    save(path, classifier, golden=replace(classifier, **other).golden())
+    with pytest.raises(GoldenError, match="logits up to .* crop_to_ink > fit_20x20"):
         Classifier.load(path)
     assert issubclass(GoldenError, checkpoint.CheckpointError)
-
-
-def test_a_pipeline_that_has_changed_since_training_is_refused(classifier, path):
-    """As if somebody had edited the package: a step of the shipped pipeline is off."""
-    pipeline = faulty(MNIST_PIPELINE, "transposed")
-    save(path, classifier, golden=classifier.with_pipeline(pipeline).golden())
-    with pytest.raises(GoldenError, match="crop_to_ink > fit_20x20"):
-        Classifier.load(path)

@@ -28,7 +28,6 @@ from mnistlab.preprocess import (
     fit_20x20,
     load_picture,
     normalize,
-    ring,
     save_trace,
     to_input,
     trace,
@@ -222,20 +221,13 @@ def test_normalised_training_images_have_mean_0_and_deviation_1(mnist):
 
 def test_a_trace_names_every_step_and_ends_on_the_input(canvas):
     stages = trace(canvas)
-    assert [stage.name for stage in stages] == [
-        "original",
-        "crop_to_ink",
-        "fit_20x20",
-        "center_of_mass",
-        "normalize",
-    ]
+    names = "original crop_to_ink fit_20x20 center_of_mass normalize".split()
+    assert [stage.name for stage in stages] == names
     assert stages[0].image is canvas
     assert np.array_equal(stages[-1].image, to_input(canvas))
     assert np.array_equal(normalize(stages[-2].image), stages[-1].image)
-    assert [s.name for s in trace(canvas, NAIVE_PIPELINE)][1:] == [
-        "resize_28x28",
-        "normalize",
-    ]
+    naive = [stage.name for stage in trace(canvas, NAIVE_PIPELINE)]
+    assert naive == ["original", "resize_28x28", "normalize"]
 
 
 def test_a_stages_numbers_are_those_of_its_picture():
@@ -261,32 +253,19 @@ def test_a_stages_numbers_are_those_of_its_picture():
     assert final["mean"] == pytest.approx((centred["mean"] / 255 - MEAN) / STD, 1e-4)
 
 
-def test_the_ring_is_each_outer_pixel_once():
-    images = np.arange(2 * 20, dtype=float).reshape(2, 4, 5)
-    inner = images[:, 1:-1, 1:-1].sum((1, 2))
-    assert ring(images).shape == (2, 14)
-    assert np.allclose(ring(images).sum(1), images.sum((1, 2)) - inner)
-
-
 def test_a_saved_trace_is_the_trace(canvas, tmp_path):
     stages = trace(canvas)
     paths = save_trace(stages, tmp_path / "new" / "folder")
+    names = "original crop_to_ink fit_20x20 center_of_mass final".split()
     assert [path.name for path in paths] == [
-        "debug_original.png",
-        "debug_crop_to_ink.png",
-        "debug_fit_20x20.png",
-        "debug_center_of_mass.png",
-        "debug_final.png",
+        *(f"debug_{name}.png" for name in names),
         "debug_stages.csv",
     ]
     for path, stage in zip(paths[:-2], stages[:-1], strict=True):
         with Image.open(path) as picture:
             assert np.array_equal(np.asarray(picture), stage.image)
-    twice = save_trace((stages[0], *stages), tmp_path)
-    assert [path.name for path in twice[:2]] == [
-        "debug_original.png",
-        "debug_original_2.png",
-    ]
+    twice = [path.name for path in save_trace((stages[0], *stages), tmp_path)]
+    assert twice[:2] == ["debug_original.png", "debug_original_2.png"]
     # What the normalised picture shows is the picture before, not one stretched.
     assert np.array_equal(load_picture(paths[-2]), stages[-2].image)
     with open(paths[-1], newline="") as file:
@@ -305,16 +284,12 @@ def test_what_leaves_the_range_is_clipped_when_it_is_shown():
 
 
 NO_CANVAS = {
-    "empty": np.empty((0, 0), np.uint8),
     "seven rows": np.zeros((7, 280), np.uint8),
     "too wide": np.zeros((8, MAX_SIDE + 1), np.uint8),
     "a line": np.zeros(784, np.uint8),
     "colour": np.zeros((28, 28, 3), np.uint8),
-    "nan": np.full((28, 28), np.nan),
-    "int64": np.zeros((28, 28), np.int64),
     "bool": np.zeros((28, 28), bool),
     "text": np.full((28, 28), "7"),
-    "objects": np.full((28, 28), None),
     "a tensor": torch.zeros((28, 28), dtype=torch.uint8),
     "a list": [[0] * 28] * 28,
     "nothing": None,
@@ -327,14 +302,11 @@ def test_what_is_no_canvas_is_refused_in_words(canvas):
         trace(canvas, ())
 
 
-def test_a_canvas_without_ink_cannot_be_cropped():
+def test_ink_that_cannot_be_cropped_or_vanishes_is_an_error_and_no_black_picture():
     for faint in (0, INK - 1):
         with pytest.raises(ValueError, match=f"brightest pixel is {faint}; ink begins"):
             to_input(np.full((28, 28), faint, np.uint8))
     assert to_input(np.zeros((28, 28), np.uint8), NAIVE_PIPELINE).max() < 0
-
-
-def test_ink_that_vanishes_when_shrunk_is_an_error_and_no_black_picture():
     canvas = np.zeros((2000, 2000), np.uint8)
     canvas[0, 0] = canvas[-1, -1] = 255
     with pytest.raises(ValueError, match="no ink is left"):
@@ -409,8 +381,8 @@ def test_every_layout_of_an_array_gives_the_same_canvas():
 
 
 def test_colour_becomes_grey_by_its_luma():
-    for colour, grey in {(255, 0, 0): 76, (0, 255, 0): 150, (0, 0, 255): 29}.items():
-        assert load_picture(Image.new("RGB", (8, 8), colour)).max() == grey
+    colours = np.uint8([[(255, 0, 0), (0, 255, 0), (0, 0, 255)]]).repeat(8, 0)
+    assert load_picture(colours.repeat(3, 1))[0, ::3].tolist() == [76, 150, 29]
 
 
 @pytest.mark.parametrize("mode", ["RGBA", "LA", "P", "L", "RGB"])
@@ -429,20 +401,14 @@ def test_black_ink_on_transparency_is_laid_on_paper(mode, tmp_path):
     assert load_picture(path).max() == 0
 
 
-def test_transparent_paper_is_what_was_declared():
+def test_paper_and_the_inks_polarity_are_declared_and_never_guessed():
     clear = Image.new("RGBA", (8, 8), (200, 0, 0, 0))
     assert set(load_picture(clear, paper=99).ravel()) == {99}
     assert set(load_picture(clear, ink="dark", paper=99).ravel()) == {156}
-    for paper in (-1, 256, 0.5, "white"):
-        with pytest.raises(ValueError, match="paper="):
-            load_picture(GREY, paper=paper)
-
-
-def test_polarity_is_declared_and_never_guessed():
-    assert np.array_equal(load_picture(255 - GREY), 255 - GREY)  # bright, and left so
-    for ink in ("auto", None, True):
-        with pytest.raises(ValueError, match="'light' .* or 'dark'"):
-            load_picture(GREY, ink=ink)
+    for wrong in ({"paper": -1}, {"paper": 256}, {"paper": 0.5}, {"ink": "auto"}):
+        with pytest.raises(ValueError, match="expected ink='light' .* or 'dark'"):
+            load_picture(GREY, **wrong)
+    assert np.array_equal(load_picture(255 - GREY), 255 - GREY)  # nothing is guessed
 
 
 @pytest.mark.parametrize("format", ["PNG", "JPEG", "TIFF", "WEBP", "BMP", "GIF"])
@@ -454,23 +420,15 @@ def test_files_are_read_whole_by_path(format, tmp_path):
         assert abs(error).mean() < (4 if format in ("JPEG", "WEBP") else 0.1)
 
 
-@pytest.mark.parametrize("turn", range(1, 9))
-def test_a_photo_is_turned_as_its_exif_says(turn, tmp_path):
+@pytest.mark.parametrize(
+    "orientation, undo",
+    [(2, np.fliplr), (3, lambda a: a[::-1, ::-1]), (5, np.transpose), (6, np.rot90)],
+)
+def test_a_photo_is_turned_as_its_exif_says(orientation, undo, tmp_path):
     exif = Image.Exif()
-    exif[0x0112] = turn
-    undo = [
-        lambda a: a,
-        lambda a: a[:, ::-1],
-        lambda a: a[::-1, ::-1],
-        lambda a: a[::-1],
-        lambda a: a.T,
-        lambda a: np.rot90(a, 1),
-        lambda a: a[::-1, ::-1].T,
-        lambda a: np.rot90(a, -1),
-    ][turn - 1]  # how the sensor saw what stood upright
-    seen, path = Image.fromarray(undo(GREY).copy()), tmp_path / "photo"
-    path.write_bytes(saved("JPEG", seen, exif=exif, quality=100))
-    assert abs(load_picture(path).astype(int) - GREY).mean() < 2
+    exif[0x0112] = orientation
+    seen = Image.fromarray(undo(GREY).copy())  # as the sensor saw what stood upright
+    path = tmp_path / "photo"
     path.write_bytes(saved("PNG", seen, exif=exif))
     assert np.array_equal(load_picture(path), GREY)
     with Image.open(path) as picture:
@@ -489,14 +447,15 @@ def png(width, height) -> bytes:
     return b"\x89PNG\r\n\x1a\n" + b"".join(chunk(*each) for each in chunks)
 
 
-# Pillow warns from 89 million pixels on and refuses from 179 million.
-SIZES = [(MAX_SIDE + 1, 8), (10_000, 10_000), (14_000, 14_000), (60_000, 60_000)]
+SIZES = [(7, 100), (MAX_SIDE + 1, 8), (10_000, 10_000), (60_000, 60_000)]
 
 
-@pytest.mark.parametrize("size", [*SIZES, (7, 100)], ids=str)
+@pytest.mark.parametrize("size", SIZES, ids=str)
 def test_an_impossible_size_is_refused_before_it_is_decoded(
     size, tmp_path, monkeypatch, recwarn
 ):
+    """Pillow by itself warns from 89 million pixels on, refuses from 179 million."""
+
     def load(self):
         pytest.fail(f"a picture of {self.size} was decoded")
 
@@ -506,12 +465,9 @@ def test_an_impossible_size_is_refused_before_it_is_decoded(
     with pytest.raises(ValueError, match="bomb.png cannot be read"):
         load_picture(path)
     assert not recwarn.list
-    if size == SIZES[0]:
-        with Image.open(path) as picture, pytest.raises(ValueError):
-            load_picture(picture)
-        path.write_bytes(png(100, 100))  # and the test would notice
-        with pytest.raises(pytest.fail.Exception, match="was decoded"):
-            load_picture(path)
+    path.write_bytes(png(100, 100))  # and the test would notice
+    with pytest.raises(pytest.fail.Exception, match="was decoded"):
+        load_picture(path)
 
 
 exif = Image.Exif()
@@ -521,7 +477,6 @@ NO_PICTURE = {
     "a web page": b"<!doctype html><html>Please log in</html>",
     "half a png": saved("PNG")[:70],
     "half a jpeg": saved("JPEG")[:300],
-    "a bmp's header": saved("BMP")[:54],
     "a png without its pixels": png(100, 100),
     # Pillow only warns; but which way up is written in there.
     "half an exif": saved("PNG", exif=exif.tobytes()[:20]),
@@ -548,10 +503,8 @@ def test_a_folder_and_a_missing_file_are_no_pictures(tmp_path):
         load_picture(picture)
 
 
-FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "PPM")
-FILES = [
-    saved(name, **{"exif": exif} if name in FORMATS[:3] else {}) for name in FORMATS
-]
+FILES = [saved(name) for name in ("TIFF", "GIF", "BMP", "PPM")]
+FILES += [saved(name, exif=exif) for name in ("PNG", "JPEG", "WEBP")]
 
 
 @settings(max_examples=200)
@@ -578,21 +531,14 @@ NO_PIXELS = {
     "empty": np.empty((0, 0), np.uint8),
     "five channels": np.zeros((28, 28, 5), np.uint8),
     "channels first": np.zeros((3, 28, 28), np.uint8),
-    "a batch": np.zeros((2, 1, 28, 28), np.uint8),
     "a number": np.array(7, np.uint8),
-    "a row": np.zeros(784, np.uint8),
     "too wide": np.zeros((8, MAX_SIDE + 1), np.uint8),
     "shares": GREY / 255,
-    "floats of colour": np.zeros((28, 28, 3), np.float32),
-    "nan": np.full((28, 28), np.nan, np.float32),
+    "floats": GREY.astype(np.float32),
     "16 bits": GREY.astype(np.uint16),
-    "32 bits": GREY.astype(np.int32),
     "64 bits": GREY.astype(np.int64),
-    "signed": np.zeros((28, 28), np.int8),
     "text": np.full((28, 28), "7"),
-    "objects": np.full((28, 28), None),
     "a 16-bit picture": Image.fromarray(GREY.astype(np.uint16)),
-    "a picture of floats": Image.fromarray(GREY.astype(np.float32)),
     "a flat picture": Image.new("L", (100, 7)),
     "a list": [[0] * 28] * 28,
     "nothing": None,
