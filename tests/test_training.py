@@ -119,6 +119,7 @@ class Watch:
 
     def __call__(self, batch, generator):
         assert self.model is None or self.model.training
+        assert isinstance(generator, torch.Generator)
         self.batches.append(batch.clone())
         return batch
 
