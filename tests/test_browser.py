@@ -587,7 +587,7 @@ def test_a_dead_kernel_is_named_and_what_was_drawn_is_kept(page, server):
     os.kill(page.kernel, signal.SIGKILL)
     page.draw((60, 60), (220, 60))
     word = page.page.locator(".mnistlab-word", has_text="kernel").first
-    word.wait_for(timeout=12 * pad_page.SECONDS)
+    word.wait_for(timeout=60 * pad_page.SECONDS)
     page.wait_for(
         """() => /stopped|restarted/.test(
             document.querySelector(".mnistlab-word").textContent)"""
