@@ -135,7 +135,6 @@ def network(name: str, train: data.Digits, validation: data.Digits) -> nn.Module
     return model
 
 
-
 # --- other people's apps ------------------------------------------------------------
 
 SIDE, PEN = (200, 321), (8, 22)  # pixels of a canvas, and of the brush on it
