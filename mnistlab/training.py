@@ -85,13 +85,12 @@ def fit(
             f"{list(OPTIMIZERS)} and 'one-cycle' or None."
         )
     device = next(model.parameters()).device
-    inputs = torch.from_numpy(normalize(train.images))[:, None].to(device)
-    targets = F.one_hot(torch.from_numpy(train.labels), 10).float().to(device)
+    images = train.images
+    targets = F.one_hot(torch.from_numpy(train.labels), 10).float()
     if no_digit is not None:  # no answer is to be more probable than another
-        others = torch.from_numpy(normalize(no_digit))[:, None].to(device)
-        inputs = torch.cat([inputs, others])
-        targets = torch.cat([targets, targets.new_full((len(others), 10), 0.1)])
-    n_steps = max(1, round(epochs * math.ceil(len(inputs) / batch_size)))
+        images = np.concatenate([images, no_digit])
+        targets = torch.cat([targets, torch.full((len(no_digit), 10), 0.1)])
+    n_steps = max(1, round(epochs * math.ceil(len(images) / batch_size)))
     optim = OPTIMIZERS[optimizer](model.parameters(), lr=lr)
     cycle = torch.optim.lr_scheduler.LambdaLR(
         optim, lambda step: one_cycle(step / n_steps) if schedule else 1.0
@@ -114,14 +113,15 @@ def fit(
             while step < n_steps:
                 started = time.perf_counter()
                 model.train()
-                order = torch.randperm(len(inputs), generator=generator)
+                order = torch.randperm(len(images), generator=generator)
                 for chosen in order.split(batch_size)[: n_steps - step]:
-                    batch = inputs[chosen]  # (B, 1, 28, 28)
+                    batch = torch.from_numpy(normalize(images[chosen.numpy()]))[:, None]
+                    batch, wanted = batch.to(device), targets[chosen].to(device)
                     if augment:
                         batch = augment(batch, generator)
                     with torch.autocast(device.type, torch.bfloat16, bfloat16):
                         logits = model(batch)  # (B, 10)
-                        loss = cross_entropy(logits.float(), targets[chosen])
+                        loss = cross_entropy(logits.float(), wanted)
                     if not math.isfinite(loss.item()):
                         kept = f"its best weights so far, of epoch {best_epoch}"
                         kept = kept if best_epoch else "no good weights: build it anew"

@@ -269,7 +269,7 @@ def test_the_best_weights_are_kept_although_training_goes_on(halves):
 
 def test_of_equal_epochs_the_first_is_the_best(digits):
     few = digits.take(slice(20))
-    history = quick(new(), few, few, epochs=15, **CLASSICAL)
+    history = quick(new(), few, few, epochs=40, **CLASSICAL)
     assert history.validation_accuracy.count(1.0) > 1
     assert history.best_epoch == history.validation_accuracy.index(1.0) + 1
 
