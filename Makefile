@@ -18,7 +18,9 @@ app: .venv/ready  ## serve the drawing pad as a web page on 127.0.0.1
 
 test: .venv/ready  ## check the style and run every test and notebook
 	$(BIN)/ruff check .
-	$(BIN)/pytest -q
+	OMP_NUM_THREADS=1 $(BIN)/pytest -q -m "not browser" \
+	  --numprocesses auto --dist loadfile --no-loadscope-reorder
+	$(BIN)/pytest -q -m browser tests
 
 bench: .venv/ready  ## measure how fast training, one prediction and the pad are
 	$(BIN)/python tools/bench.py
