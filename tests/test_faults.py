@@ -147,7 +147,7 @@ def test_the_matrix_says_who_sees_a_fault_and_who_does_not(classifier, unseen):
         assert row["any alarm"] < 0.1 if name in harmless else row["any alarm"] > 0.9
         assert row["golden"] is (name not in HARMLESS)
         if name in GEOMETRY | {"inverted"}:
-            assert row["accuracy"] < 0.6 < 0.9 < rows["none"]["accuracy"]
+            assert row["accuracy"] < 0.6 < 0.85 < rows["none"]["accuracy"]
     shifted = rows["canvas shifted by 6 px"]["accuracy"]
     assert shifted == pytest.approx(rows["none"]["accuracy"], abs=0.02)
     for name in ("not divided by 255", "normalised twice"):  # they look like luck
