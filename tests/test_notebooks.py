@@ -248,11 +248,9 @@ def test_numbers_may_differ_by_the_stated_band(stored, run, tags, same):
     assert (stored != run) is not same
 
 
-@pytest.mark.parametrize("source", ["sample", "mnist"])
-def test_the_names_of_the_sources_are_those_of_the_package(source, request):
-    if source == "mnist":
-        request.getfixturevalue("mnist")
-    assert sanitized(f"n = 3 ({data.load(source).source})") == "n = # (<digits>)"
+def test_the_names_of_the_sources_are_those_of_the_package():
+    for digits in data.load("sample"), data.load():
+        assert sanitized(f"n = 3 ({digits.source})") == "n = # (<digits>)"
     for pens in pendigits.HAND_SOURCE, pendigits.PENS_SOURCE:
         assert sanitized(pens) == "<pens>"
 
@@ -271,24 +269,21 @@ def test_tidying_takes_out_bars_views_and_folders_and_keeps_the_rest():
     tidy(notebook)
     nbformat.validate(notebook)
     assert problems(notebook) == []
-    assert [output.data for output in notebook.cells[2].outputs[1:]] == [
-        {"text/plain": ""},
-        {"text/plain": "Pad(canvas=280)"},
-    ]
-    assert "mnistlab/checks.py:12" in notebook.cells[3].outputs[0].traceback[0]
+    _, _, printed, failed = notebook.cells
+    shown = [output.data["text/plain"] for output in printed.outputs[1:]]
+    assert shown == ["", "Pad(canvas=280)"]
+    assert "mnistlab/checks.py:12" in failed.outputs[0].traceback[0]
     assert [cell.id for cell in notebook.cells] == ids
-    assert notebook.cells[2].metadata == {}
-    assert notebook.cells[3].metadata == {"tags": ["raises-exception"]}
+    assert (printed.metadata, failed.metadata) == ({}, {"tags": ["raises-exception"]})
 
 
 @pytest.mark.parametrize("full", [True, False], ids=["full data", "offline"])
 def test_a_refreshed_notebook_passes_and_an_edited_one_does_not(tmp_path, full):
     path, folder = tmp_path / "09_test.ipynb", tmp_path / "data"
-    if full:  # only whether they are there is asked
-        for name in (*data.MNIST_FILES, "../../pendigits/" + pendigits.PENS_FILE):
-            file = folder / "MNIST" / "raw" / name
-            file.parent.mkdir(parents=True, exist_ok=True)
-            file.touch()
+    for name in (*data.MNIST_FILES, "../../pendigits/" + pendigits.PENS_FILE):
+        file = folder / ("MNIST/raw" if full else "elsewhere") / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.touch()  # only whether they are there is asked
     notebook = good()
     notebook.cells[1].source = "from random import random\nfrom tqdm.auto import tqdm"
     notebook.cells[2].source = (
