@@ -129,11 +129,6 @@ def test_a_good_notebook_has_no_problems_unless_it_is_too_large():
     assert "1,000,001 bytes" in problems(good(), MAX_BYTES + 1)[0]
 
 
-def show(notebook, text, **data):
-    output = new_output("display_data", {"text/plain": text, **data})
-    notebook.cells[2].outputs.append(output)
-
-
 def source(text):
     return lambda notebook: notebook.cells[2].update(source=text)
 
@@ -143,7 +138,8 @@ def tags(cell, *names):
 
 
 def shown(text, **data):
-    return lambda notebook: show(notebook, text, **data)
+    output = new_output("display_data", {"text/plain": text, **data})
+    return lambda notebook: notebook.cells[2].outputs.append(output)
 
 
 SPOILT = [
@@ -260,8 +256,9 @@ def test_the_names_of_the_sources_are_those_of_the_package():
 
 def test_tidying_takes_out_bars_views_and_folders_and_keeps_the_rest():
     notebook = good()
-    show(notebook, "  0%|     | 0/9 [00:00<?, ?it/s]", **{VIEW: {"model_id": "1"}})
-    show(notebook, "Pad(canvas=280)", **{VIEW: {"model_id": "2"}})
+    view = {VIEW: {"model_id": "1"}}
+    shown("  0%|     | 0/9 [00:00<?, ?it/s]", **view)(notebook)
+    shown("Pad(canvas=280)", **view)(notebook)
     trace = "File \x1b[32m/home/ada/lab/mnistlab/checks.py:12\x1b[39m, in check"
     notebook.cells[3].outputs[0].traceback = [trace]
     notebook.cells[2].metadata.update(execution={"iopub.status.idle": "now"})
@@ -270,8 +267,8 @@ def test_tidying_takes_out_bars_views_and_folders_and_keeps_the_rest():
     nbformat.validate(notebook)
     assert problems(notebook) == []
     _, _, printed, failed = notebook.cells
-    shown = [output.data["text/plain"] for output in printed.outputs[1:]]
-    assert shown == ["", "Pad(canvas=280)"]
+    left = [output.data["text/plain"] for output in printed.outputs[1:]]
+    assert left == ["", "Pad(canvas=280)"]
     assert "mnistlab/checks.py:12" in failed.outputs[0].traceback[0]
     assert [cell.id for cell in notebook.cells] == ids
     assert (printed.metadata, failed.metadata) == ({}, {"tags": ["raises-exception"]})
