@@ -73,6 +73,8 @@ def test_the_statistics_are_what_their_names_say(unseen):
     for n, image in enumerate(inputs * STD + MEAN):
         for name, value in in_words(image).items():
             assert found[name][n] == pytest.approx(value, abs=1e-4), (name, n)
+    for name, values in checks.measure(np.tile(inputs, (150, 1, 1))).items():
+        np.testing.assert_allclose(values, np.tile(found[name], 150), rtol=1e-4)
 
 
 def test_bounds_come_from_the_training_images(unseen):
