@@ -48,12 +48,13 @@ def save(
 ) -> Checkpoint:
     """Write `path` (.pt) and its card (.json); an older pair survives a kill.
 
-    `arguments` are those the network was built with. The card adds the network, its
-    normalisation and the versions to whatever else is given: reports, dataclasses,
-    numpy values, lists, numbers, text. Returns what load() would, and raises what
-    load() would before anything is written.
+    `arguments` are those the network was built with. `card` may hold reports,
+    dataclasses, numpy values, lists, numbers, text. Returns what load() would, and
+    raises what load() would before anything is written.
     """
-    path, golden = _file(path), golden or {}
+    path, golden = Path(path), golden or {}
+    if path.suffix == ".json":
+        raise CheckpointError(f"{path} is where the card goes; expected model.pt, say.")
     libraries = {"torch": torch, "numpy": np, "pillow": PIL}
     versions = {name: library.__version__ for name, library in libraries.items()}
     weights = {name: t.detach().cpu() for name, t in model.state_dict().items()}
@@ -64,7 +65,6 @@ def save(
         "normalization": {"mean": MEAN, "std": STD},
         **card,
         "versions": {"python": platform.python_version(), **versions},
-        "weights_sha256": _sha256(weights),
     }
     text = json.dumps(card, indent=1, default=_plain)
     kept = {"weights": weights, "golden": golden, "card": text}
@@ -84,7 +84,7 @@ def load(path: Path) -> Checkpoint:
     CheckpointError if it is cut, altered, hostile, or made for other normalisation
     constants than this package's.
     """
-    path = _file(path)
+    path = Path(path)
     if not path.exists():
         raise FileNotFoundError(
             f"there is no {path.name} in {path.parent}. Notebook 01 trains a network "
@@ -93,20 +93,13 @@ def load(path: Path) -> Checkpoint:
     return _read(path.read_bytes(), path.name)
 
 
-def _file(path: Path) -> Path:
-    path = Path(path)
-    if path.is_dir() or path.suffix == ".json":
-        raise CheckpointError(f"{path} is a folder or a card; expected model.pt, say.")
-    return path
-
-
 def _read(file: bytes, name: str) -> Checkpoint:
     again = "Take it from git again, or train it anew."
     try:
         content = torch.load(io.BytesIO(file), map_location="cpu", weights_only=True)
-        weights, golden = content["weights"], content["golden"]
-        card, sha256 = dict(json.loads(content["card"])), content["sha256"]
-        intact = _sha256({**weights, **golden}, content["card"]) == sha256
+        weights, golden, text = (content[key] for key in ("weights", "golden", "card"))
+        card, sha256 = json.loads(text), content["sha256"]
+        intact = _sha256({**weights, **golden}, text) == sha256
     except Exception as error:  # torch's reader raises all sorts on a strange file
         raise CheckpointError(
             f"{name}, {len(file):,} bytes, cannot be read as a checkpoint of mnistlab "
@@ -114,25 +107,20 @@ def _read(file: bytes, name: str) -> Checkpoint:
         ) from error
     if not intact:
         raise CheckpointError(f"{name} is not what was saved: it was altered. {again}")
-    names = "normalization", "network", "arguments"
-    constants, network, arguments = map(card.get, names)
-    if constants != {"mean": MEAN, "std": STD}:
-        raise CheckpointError(
-            f"{name} was trained on inputs normalised with {constants}; this "
-            f"package uses mean {MEAN}, std {STD}. Train it anew."
-        )
     try:
-        model = build(network, **arguments)
+        if (constants := card["normalization"]) != {"mean": MEAN, "std": STD}:
+            raise ValueError(f"{constants} is not mean {MEAN}, std {STD}, as here")
+        model = build(card["network"], **card["arguments"])
         model.load_state_dict(weights)
     except Exception as error:  # and so do networks that a strange card asks for
         raise CheckpointError(
-            f"the weights in {name} do not fit {network} with {arguments}; expected "
-            f"the arguments it was built with. {error}"
+            f"the card of {name} does not fit its weights and this package; expected "
+            f"the arguments that the network was built with. {error}. Train it anew."
         ) from error
     return Checkpoint(model.eval(), card, golden, sha256)
 
 
-def _sha256(tensors: dict[str, torch.Tensor], text: str = "") -> str:
+def _sha256(tensors: dict[str, torch.Tensor], text: str) -> str:
     """Hash of names, types, shapes and bytes, whatever the order of the dict."""
     total = hashlib.sha256(text.encode())
     for name, tensor in sorted(tensors.items()):
@@ -142,10 +130,8 @@ def _sha256(tensors: dict[str, torch.Tensor], text: str = "") -> str:
 
 
 def _plain(value: Any) -> Any:
-    if hasattr(value, "summary"):  # a Report
-        return value.summary
     if is_dataclass(value):
-        return asdict(value)
+        return value.summary if hasattr(value, "summary") else asdict(value)
     if isinstance(value, np.generic | np.ndarray):
         return value.tolist()
     raise TypeError(f"{type(value).__name__} cannot go into a checkpoint's card.")

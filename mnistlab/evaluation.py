@@ -14,13 +14,9 @@ from mnistlab.preprocess import normalize
 
 @contextmanager
 def eval_mode(model: nn.Module) -> Iterator[None]:
-    """Evaluation mode and no gradients; each layer's own mode is put back.
-
-    In training mode batch norm would use the statistics of the very images that
-    it is tested on, which flatters a batch and is meaningless for one drawing.
-    """
+    """Evaluation mode and no gradients; each layer's own mode is put back."""
     training = [module for module in model.modules() if module.training]
-    if training:  # walking through the layers takes longer than asking
+    if training:  # asking is quicker than model.eval()
         model.eval()
     try:
         with torch.no_grad():
@@ -31,18 +27,12 @@ def eval_mode(model: nn.Module) -> Iterator[None]:
 
 
 def predict_logits(model: nn.Module, images: np.ndarray) -> np.ndarray:
-    """Logits float32 (N, 10) of uint8 images (N, 28, 28), or of float32 inputs
-    (N, 28, 28) that are already normalised. Anything else: ValueError."""
-    if images.dtype not in (np.uint8, np.float32) or images.shape[1:] != (28, 28):
-        raise ValueError(
-            f"images are {images.dtype} {images.shape}; expected (N, 28, 28), uint8 "
-            "or, once normalised, float32."
-        )
-    device, outputs = next(model.parameters()).device, [np.empty((0, 10), np.float32)]
+    """Logits float32 (N, 10) of images (N, 28, 28): uint8, or float32 normalised."""
+    device, outputs = next(model.parameters()).device, []
     with eval_mode(model):
         for start in range(0, len(images), 125):
             batch = images[start : start + 125]
-            batch = normalize(batch) if batch.dtype == np.uint8 else batch
+            batch = batch if batch.dtype == np.float32 else normalize(batch)
             inputs = torch.from_numpy(batch)[:, None].to(device)  # (B, 1, 28, 28)
             outputs.append(model(inputs).float().cpu().numpy())
     return np.concatenate(outputs)
@@ -83,7 +73,7 @@ class Report:
 
     @property
     def loss(self) -> float:
-        """Mean cross-entropy in nats; an untrained network has about ln 10."""
+        """Mean cross-entropy in nats; that of guessing is ln 10."""
         chosen = self.probabilities[np.arange(len(self)), self.labels]
         return float(-np.log(np.maximum(chosen, 1e-12)).mean())
 
@@ -120,16 +110,15 @@ class Report:
     @property
     def summary(self) -> dict[str, object]:
         """The figures that a model card keeps."""
-        accuracy = round(self.accuracy, 5)
-        return {"accuracy": accuracy, "n": len(self), "source": self.source}
+        figures = {"accuracy": round(self.accuracy, 5), "n": len(self)}
+        return figures | {"source": self.source}
 
     def __str__(self) -> str:
-        first = f"{self.accuracy:.2%} of {len(self):,} ({self.source}), "
-        first += f"loss {self.loss:.3f}, calibration error {self.calibration_error:.3f}"
-        shares = enumerate(self.per_class)
-        classes = [f"{digit}: {share:.1%}" for digit, share in shares]
-        second = "  ".join(classes).replace("nan%", "no samples")
-        return f"{first}\n{second}"
+        shares = [f"{digit}: {share:.1%}" for digit, share in enumerate(self.per_class)]
+        return (
+            f"{self.accuracy:.2%} of {len(self):,} ({self.source}), loss "
+            f"{self.loss:.3f}, calibration error {self.calibration_error:.3f}\n"
+        ) + "  ".join(shares).replace("nan%", "no samples")
 
 
 def evaluate(model: nn.Module, digits: Digits) -> Report:

@@ -1,7 +1,6 @@
-"""Classic silent preprocessing faults, as steps, by name.
+"""Classic silent preprocessing faults, as steps, by name: none raises or prints.
 
-A step takes and gives (..., 28, 28): one image or a whole test set. None raises or
-prints anything, and that is what makes them faults to study.
+A step takes and gives (..., 28, 28): one image or a whole test set.
 """
 
 import copy
@@ -24,6 +23,7 @@ from mnistlab.preprocess import (
     Step,
     crop_to_ink,
     normalize,
+    resize_28x28,
     to_input,
 )
 
@@ -38,9 +38,8 @@ def _picture_step(name: str, change) -> Step:
     """A step that changes one PIL image after the other."""
 
     def step(images):
-        flat = images.reshape(-1, 28, 28)
-        changed = [np.asarray(change(Image.fromarray(image))) for image in flat]
-        return np.stack(changed).reshape(images.shape)
+        pictures = map(Image.fromarray, images.reshape(-1, 28, 28))
+        return np.stack([*map(np.asarray, map(change, pictures))]).reshape(images.shape)
 
     return _step(name, step)
 
@@ -57,26 +56,23 @@ def add_noise(images):
 
 
 # Of uint8 images.
-invert = _step("invert", lambda images: 255 - images)
-halve_contrast = _step("halve_contrast", lambda images: images // 2)
-transpose = _step("transpose", lambda images: images.swapaxes(-1, -2))
-mirror = _step("mirror", lambda images: images[..., ::-1])
-turn_180 = _step("turn_180", lambda images: images[..., ::-1, ::-1])
-shift = _step("shift", lambda images: np.roll(images, (6, 6), (-2, -1)))
-grey_paper = _step("grey_paper", lambda x: (76 + x * 0.7).astype(np.uint8))
-# Black ink on a transparent canvas, converted to grey: nothing is left.
-lose_transparency = _step("lose_transparency", lambda x: np.zeros_like(x))
+invert = _step("invert", lambda x: 255 - x)
+halve_contrast = _step("halve_contrast", lambda x: x // 2)
+transpose = _step("transpose", lambda x: x.swapaxes(-1, -2))
+mirror = _step("mirror", lambda x: x[..., ::-1])
+turn_180 = _step("turn_180", lambda x: x[..., ::-1, ::-1])
+shift = _step("shift", lambda x: np.roll(x, (6, 6), (-2, -1)))
 halve_size = _picture_step(
     "halve_size", lambda p: ImageOps.expand(p.resize((14, 14), BILINEAR), 7)
 )
 stretch_box = _picture_step(
-    "stretch_box",
-    lambda p: Image.fromarray(crop_to_ink(np.asarray(p))).resize((28, 28), BILINEAR),
+    "stretch_box", lambda p: Image.fromarray(resize_28x28(crop_to_ink(np.asarray(p))))
 )
 thicken = _picture_step("thicken", lambda p: p.filter(ImageFilter.MaxFilter(5)))
 thin = _picture_step("thin", lambda p: p.filter(ImageFilter.MinFilter(3)))
 blur = _picture_step("blur", lambda p: p.filter(ImageFilter.GaussianBlur(2)))
-
+grey_paper = _step("grey_paper", lambda x: (76 + x * 0.7).astype(np.uint8))
+lose_transparency = _step("lose_transparency", lambda x: 0 * x)
 
 FAULTS: dict[str, Pipeline] = {  # what stands where normalize should stand alone
     "none": (normalize,),
@@ -110,15 +106,11 @@ CANVAS_FAULTS: dict[str, Step] = {  # what stands before a whole, correct pipeli
 
 
 def faulty(pipeline: Pipeline, name: str) -> Pipeline:
-    """`pipeline` with a fault in place of normalize, its last step, or before all.
-
-    Raises ValueError for a name that is neither in FAULTS nor in CANVAS_FAULTS.
-    """
+    """`pipeline` with a fault: in place of normalize, its last step, or before all."""
     if name in CANVAS_FAULTS:
         return (CANVAS_FAULTS[name], *pipeline)
     if name not in FAULTS:
-        known = ", ".join(FAULTS | CANVAS_FAULTS)
-        raise ValueError(f"no fault {name!r}; there are: {known}.")
+        raise ValueError(f"no fault {name!r}; there are {[*FAULTS, *CANVAS_FAULTS]}.")
     return (*pipeline[:-1], *FAULTS[name])
 
 
@@ -142,17 +134,15 @@ TRAIN_MODE = "evaluated in train mode"
 
 
 class InTrainMode(nn.Module):
-    """The fault that is no step: dropout and batch norm as in training, always.
-
-    A copy does it, since it also changes the running averages.
-    """
+    """The fault that is no step: dropout and batch norm as in training, always."""
 
     def __init__(self, model: nn.Module):
         super().__init__()
         self.model = model
 
     def forward(self, inputs: torch.Tensor) -> torch.Tensor:
-        return copy.deepcopy(self.model).train()(inputs)
+        copied = copy.deepcopy(self.model)  # for it changes the running averages, too
+        return copied.train()(inputs)
 
 
 def fault_matrix(classifier, digits: Digits) -> list[dict[str, object]]:
@@ -180,8 +170,8 @@ def fault_matrix(classifier, digits: Digits) -> list[dict[str, object]]:
         row |= {alarm: float(rang.mean()) for alarm, rang in rings.items()}
         try:
             suspect.test_golden(golden)
-            noticed = False
+            row["golden"] = False
         except CheckpointError:
-            noticed = True
-        rows.append({"fault": name, **row, "golden": noticed})
+            row["golden"] = True
+        rows.append({"fault": name} | row)
     return rows

@@ -14,11 +14,10 @@ from mnistlab.preprocess import normalize
 
 @pytest.fixture
 def report():
-    """400 guesses that are right about half of the time."""
-    rng = np.random.default_rng(0)
-    labels = rng.integers(0, 10, 400)
-    logits = rng.normal(0, 1, (400, 10)).astype(np.float32)
-    logits[np.arange(400), labels] += 1.5
+    """400 guesses of which about half are right: too sure, and too unsure."""
+    rng = np.random.default_rng(1)
+    logits = rng.normal(0, 2, (400, 10)).astype(np.float32)
+    labels = np.where(rng.random(400) < 0.5, logits.argmax(1), rng.integers(0, 10, 400))
     return Report(logits, labels, "a test")
 
 
@@ -26,33 +25,20 @@ def test_the_figures_are_scikit_learn_s(report):
     y, guess = report.labels, report.logits.argmax(1)
     assert report.accuracy == metrics.accuracy_score(y, guess)
     np.testing.assert_array_equal(report.confusion, metrics.confusion_matrix(y, guess))
-    np.testing.assert_allclose(
-        report.per_class, metrics.recall_score(y, guess, average=None)
-    )
-    assert report.loss == pytest.approx(
-        metrics.log_loss(y, softmax(report.logits.astype(float)))
-    )
+    recall = metrics.recall_score(y, guess, average=None)
+    np.testing.assert_allclose(report.per_class, recall)
+    loss = metrics.log_loss(y, softmax(report.logits.astype(float)))
+    assert report.loss == pytest.approx(loss)
+    perfect = Report(np.eye(10, dtype=np.float32)[y], y, "")
+    assert gap(perfect, report) == 1 - report.accuracy
 
 
-def test_a_class_without_samples_is_no_samples_and_not_zero(report):
-    some = report.labels != 3
-    less = Report(report.logits[some], report.labels[some], "a test")
-    assert np.isnan(less.per_class[3]) and not np.isnan(less.per_class[4])
-    assert "3: no samples" in str(less) and "3: no samples" not in str(report)
-
-
-def test_calibration_error_is_the_mean_gap_over_fifteen_bins():
-    # right or wrong by chance, so that some bins are over- and some underconfident
-    rng = np.random.default_rng(1)
-    logits = rng.normal(0, 2, (400, 10)).astype(np.float32)
-    labels = np.where(rng.random(400) < 0.5, logits.argmax(1), rng.integers(0, 10, 400))
-    report = Report(logits, labels, "a test")
-    confidence, correct = report.probabilities.max(1), report.correct
-    expected = 0.0
+def test_calibration_error_is_the_mean_gap_over_fifteen_bins(report):
+    confidence, expected = report.probabilities.max(1), 0.0
     for low in np.arange(15) / 15:
         inside = (confidence > low) & (confidence <= low + 1 / 15)
         if inside.any():
-            difference = correct[inside].mean() - confidence[inside].mean()
+            difference = report.correct[inside].mean() - confidence[inside].mean()
             expected += inside.mean() * abs(difference)
     assert report.calibration_error == pytest.approx(expected, abs=1e-6)
 
@@ -60,29 +46,24 @@ def test_calibration_error_is_the_mean_gap_over_fifteen_bins():
 def test_the_worst_are_mistakes_and_the_most_confident_come_first(report):
     worst = report.worst(1000)
     assert sorted(worst) == np.flatnonzero(~report.correct).tolist()
-    confidence = report.probabilities.max(1)[worst]
-    assert (np.diff(confidence) <= 0).all()
+    assert (np.diff(report.probabilities.max(1)[worst]) <= 0).all()
     np.testing.assert_array_equal(report.worst(5), worst[:5])
-
-
-def test_the_gap_is_what_training_accuracy_promises_too_much(report):
-    perfect = Report(np.eye(10, dtype=np.float32)[report.labels], report.labels, "")
-    assert gap(perfect, report) == 1 - report.accuracy > 0
 
 
 def test_large_logits_give_probabilities_and_a_finite_loss():
     logits = np.float32([[1e4] + [0] * 9, [0] * 10])
     np.testing.assert_allclose(softmax(logits), [[1] + [0] * 9, [0.1] * 10], rtol=1e-6)
-    assert Report(logits[:1], np.array([1]), "").loss == pytest.approx(
-        12 * math.log(10)
-    )
+    loss = Report(logits[:1], np.array([1]), "").loss
+    assert loss == pytest.approx(12 * math.log(10))
 
 
-def test_a_report_names_the_source_and_the_number_of_images(report):
+def test_a_report_names_its_source_and_its_number_of_images_and_classes(report):
     third = Report(report.logits[:3], report.logits[:3].argmax(1), "a test")
-    third.labels[0] = (third.labels[0] + 1) % 10
+    third.labels[0] = 3
     assert third.summary == {"accuracy": 0.66667, "n": 3, "source": "a test"}
-    assert "66.67% of 3 (a test), loss " in str(third)
+    assert str(third).startswith("66.67% of 3 (a test), loss ")
+    assert "3: 0.0%" in str(third) and "0: no samples" in str(third)
+    assert np.isnan(third.per_class[0]) and "no samples" not in str(report)
     assert "array" not in repr(report)
 
 
@@ -92,7 +73,6 @@ def test_bytes_and_normalised_floats_give_the_same_logits(digits):
     assert (logits.shape, logits.dtype) == ((200, 10), np.float32)
     floats = predict_logits(model, normalize(digits.images))
     np.testing.assert_array_equal(logits, floats)
-    assert predict_logits(model, digits.images[:0]).shape == (0, 10)
 
 
 @pytest.mark.parametrize("training", [True, False])
@@ -102,25 +82,21 @@ def test_evaluating_is_repeatable_and_leaves_the_model_as_it_was(digits, trainin
     modes = [module.training for module in model.modules()]
     weights = {name: value.clone() for name, value in model.state_dict().items()}
     first, second = (evaluate(model, digits).logits for _ in range(2))
+    hook = model[3].register_forward_hook(lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        evaluate(model, digits)
+    hook.remove()
     assert modes == [module.training for module in model.modules()]
+    assert torch.is_grad_enabled()
     for name, value in model.state_dict().items():
         assert torch.equal(value, weights[name]), name  # running statistics, too
     np.testing.assert_array_equal(first, second)
     np.testing.assert_array_equal(first, predict_logits(model.eval(), digits.images))
 
 
-def test_the_mode_is_put_back_after_an_error_too(digits):
-    model = build("FastCNN").train()
-    model[3].register_forward_hook(lambda *_: 1 / 0)
-    with pytest.raises(ZeroDivisionError):
-        evaluate(model, digits)
-    assert all(module.training for module in model.modules())
-    assert torch.is_grad_enabled()
-
-
 def test_other_images_or_none_are_refused(digits):
     for images in np.zeros((2, 784), np.uint8), np.zeros((2, 28, 28)):
-        with pytest.raises(ValueError, match=r"float64|784.*\(N, 28, 28\).*float32"):
+        with pytest.raises(ValueError, match="expected uint8"):
             predict_logits(build("Linear"), images)
     with pytest.raises(ValueError, match="no images"):
         evaluate(build("Linear"), digits.take(slice(0)))

@@ -40,14 +40,10 @@ def table(card: dict) -> str:
     return "\n" + "\n".join(rows) + "\n\n"
 
 
-def test_the_figures_are_those_of_the_card():
-    assert BLOCK.search(README.read_text())[1] == table(json.loads(CARD.read_text()))
-
-
-def test_the_parameters_are_those_of_the_card():
-    assert f"{json.loads(CARD.read_text())['parameters']:,} parameters" in (
-        README.read_text()
-    )
+def test_the_figures_and_parameters_are_those_of_the_card():
+    text, card = README.read_text(), json.loads(CARD.read_text())
+    assert BLOCK.search(text)[1] == table(card)
+    assert f"{card['parameters']:,} parameters" in text
 
 
 MY_APP = """
@@ -79,11 +75,9 @@ def test_the_example_finds_the_fault_of_the_story(tmp_path, monkeypatch, capsys)
 
 
 def test_every_target_it_names_exists():
-    targets = set(re.findall(r"`?make ([a-z]+)", README.read_text())) - {"then"}
-    makefile = (ROOT / "Makefile").read_text()
-    assert {"lab", "test", "app", "bench", "model"} <= targets
-    for target in targets:
-        assert re.search(rf"^{target}:", makefile, re.MULTILINE), target
+    named = set(re.findall(r"`?make ([a-z]+)", README.read_text())) - {"then"}
+    there = re.findall(r"(?m)^([a-z]+):", (ROOT / "Makefile").read_text())
+    assert {"lab", "test", "app", "bench", "model"} <= named <= set(there)
 
 
 if __name__ == "__main__":
