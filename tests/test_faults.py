@@ -152,4 +152,3 @@ def test_the_matrix_says_who_sees_a_fault_and_who_does_not(classifier, unseen):
     assert shifted == pytest.approx(rows["none"]["accuracy"], abs=0.02)
     for name in ("not divided by 255", "normalised twice"):  # they look like luck
         assert rows[name]["confidence"] > rows["none"]["confidence"]
-        assert rows[name]["accuracy"] > rows["none"]["accuracy"] - 0.2
