@@ -36,6 +36,12 @@ def halves(digits):
     return digits.take(slice(100)), digits.take(slice(100, 200))
 
 
+@pytest.mark.parametrize("augment", [None, random_affine])
+def test_a_last_batch_of_one_image_is_no_trouble(digits, augment):
+    history = quick(new("FastCNN"), digits.take(slice(51)), epochs=2, augment=augment)
+    assert history.stopped == "all epochs done"
+
+
 # --- learning -----------------------------------------------------------------------
 
 
