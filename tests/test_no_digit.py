@@ -97,6 +97,13 @@ def test_every_kind_of_no_digit_is_drawn_in_mnists_frame_and_seeded(kind):
     assert (images != no_digit_images(12, 1, {kind: 1})).any()
 
 
+def test_a_glyph_has_several_strokes_and_is_too_broad_for_a_1():
+    for seed in range(60):
+        strokes = NO_DIGIT["glyphs"](rng(seed), None)
+        low, high = sorted(np.ptp(np.concatenate(strokes), axis=0))
+        assert 2 <= len(strokes) <= 4 and low >= 0.55 * high
+
+
 def test_wide_pens_are_thinner_and_thicker_than_ordinary_ones():
     ordinary, wide = (
         [draw(handwrite(1, "plain"), rng(s), wide=w).mean() for s in range(100)]
@@ -212,7 +219,7 @@ def shipped():
 
 
 def test_the_shipped_network_calls_a_scribble_a_star_and_a_letter_no_digit(shipped):
-    for kind, allowed in (("scribbles", 0.1), ("other marks", 0.5), ("letters", 0.15)):
+    for kind, allowed in (("scribbles", 0.1), ("other marks", 0.35), ("letters", 0.1)):
         canvases = []
         for seed in range(40):
             drawing = NO_DIGIT[kind](rng(seed), None)
