@@ -283,6 +283,27 @@ def _lines(rng, digit_of):
     return [rng.uniform(0, 100, (n, 2)) for n in rng.integers(2, 5, rng.integers(2, 5))]
 
 
+def _glyph(rng, digit_of):
+    """A letter of no alphabet: two to four strokes of lines, corners and bows."""
+    drawing = []
+    for _ in range(rng.integers(2, 5)):
+        points = rng.uniform(0, 100, (1, 2))
+        if drawing and rng.random() < 0.75:  # it starts on a stroke that is there
+            points = rng.choice(drawing[rng.integers(len(drawing))], 1)
+        heading = rng.uniform(0, 2 * np.pi)
+        for _ in range(rng.integers(2, 4)):
+            bent = rng.normal(0, 2.5) * (rng.random() < 0.6)
+            along = heading + np.linspace(0, bent, 12)
+            step = np.stack([np.cos(along), np.sin(along)], 1) * rng.uniform(2, 9)
+            points = np.concatenate([points, points[-1] + step.cumsum(0)])
+            heading = along[-1] + rng.uniform(-2.6, 2.6) * (rng.random() < 0.7)
+        drawing.append(points)
+    width, height = np.ptp(np.concatenate(drawing), axis=0)
+    if min(width, height) < 0.55 * max(width, height):  # it might pass for a 1
+        return _glyph(rng, digit_of)
+    return drawing
+
+
 def _two(rng, digit_of):
     (first, _), (second, _) = digit_of(range(10)), digit_of(range(10))
     beside = int(rng.random() < 0.2)  # or below
@@ -326,6 +347,7 @@ NO_DIGIT: dict[str, Callable] = {
     "more marks": _other("more marks"),
     "scribbles": _scribble,
     "lines": _lines,
+    "glyphs": _glyph,
     "two digits": _two,
     "turned digits": _turned,
     "pieces": _piece,
