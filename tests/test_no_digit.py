@@ -97,6 +97,13 @@ def test_every_kind_of_no_digit_is_drawn_in_mnists_frame_and_seeded(kind):
     assert (images != no_digit_images(12, 1, {kind: 1})).any()
 
 
+def test_a_glyph_has_several_strokes_and_is_too_broad_for_a_1():
+    for seed in range(60):
+        strokes = NO_DIGIT["glyphs"](rng(seed), None)
+        low, high = sorted(np.ptp(np.concatenate(strokes), axis=0))
+        assert 2 <= len(strokes) <= 4 and low >= 0.55 * high
+
+
 def test_wide_pens_are_thinner_and_thicker_than_ordinary_ones():
     ordinary, wide = (
         [draw(handwrite(1, "plain"), rng(s), wide=w).mean() for s in range(100)]

@@ -43,13 +43,13 @@ SETTINGS = {  # chosen without MNIST's test images
     "no_digits": 12_000,
     "epochs": 6,
     "lr": 0.004,
-    "then_hand_digits": 5_000,
-    "then_no_digits": 12_000,
+    "then_hand_digits": 10_000,
+    "then_no_digits": 16_000,
     "then_pen_copies": 3,
     "then_other_forms": 0.2,
     "then_epochs": 3,
     "then_lr": 0.003,
-    "digits_refused": 0.005,  # allowed, of unseen writers
+    "digits_refused": 0.009,  # allowed, of unseen writers
 }
 LEARNT = {  # kinds of what is no digit, and how much of each
     "letters": 0.4,
@@ -62,7 +62,7 @@ LEARNT = {  # kinds of what is no digit, and how much of each
     "scrambled digits": 0.07,
 }
 # The first stage is judged on these letters.
-LEARNT_LATER = {**LEARNT, "other letters": 0.3, "more marks": 0.25}
+LEARNT_LATER = {**LEARNT, "other letters": 0.3, "more marks": 0.35, "glyphs": 0.2}
 JUDGED = ("other letters", "other marks", "mirrored digits")
 FOLDS, WRITERS, N_OF_A_KIND = 3, range(1, 31), 500
 NOT_GOOD_AT = (
