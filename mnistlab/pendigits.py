@@ -109,9 +109,8 @@ def load_pens() -> PenDigits:
     file that is there but is not the known.
     """
     path = data.data_folder() / "pendigits" / PENS_FILE
-    if not path.exists():
-        data.download([PENS_URL], path, PENS_MD5, _unpack)
-    return read_unipen(data.read_known(path, PENS_MD5).decode("ascii"), PENS_SOURCE)
+    content = data.read_or_fetch(path, PENS_MD5, [PENS_URL], _unpack)
+    return read_unipen(content.decode("ascii"), PENS_SOURCE)
 
 
 def _unpack(archive: bytes) -> bytes:
