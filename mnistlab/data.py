@@ -190,6 +190,7 @@ def _download(path, md5, urls, unpack):
         pooch.HTTPDownloader(True, 1 << 16, **more)(url, temporary, None)
         write_atomically(Path(temporary), unpack(Path(temporary).read_bytes()))
 
+    pooch.get_logger().setLevel("WARNING")  # the bar says enough
     problems = []
     for url in urls:
         try:
