@@ -254,10 +254,6 @@ def _scribble(rng, digit_of):
     return [_smooth(rng.uniform(0, 100, (n, 2))) for n in counts]
 
 
-def _lines(rng, digit_of):
-    return [rng.uniform(0, 100, (n, 2)) for n in rng.integers(2, 5, rng.integers(2, 5))]
-
-
 def _glyph(rng, digit_of):
     """A letter of no alphabet: two to four strokes of lines, corners and bows."""
     drawing = []
@@ -293,10 +289,6 @@ def _turned(rng, digit_of):
     return [stroke @ turn for stroke in digit_of((2, 3, 4, 5, 7))[0]]
 
 
-def _mirrored(rng, digit_of):
-    return [stroke * (-1, 1) for stroke in digit_of((3, 6, 9))[0]]
-
-
 def _piece(rng, digit_of):
     strokes, digit = digit_of((0, 2, 7))
     start, stop = {0: (0, 0.7), 2: (0.5, 1), 7: (0, 0.45)}[digit]
@@ -320,7 +312,9 @@ NO_DIGIT: dict[str, Callable] = {
     "marks": partial(_other, "marks"),
     "more marks": partial(_other, "more marks"),
     "scribbles": _scribble,
-    "lines": _lines,
+    "lines": lambda rng, _: [
+        rng.uniform(0, 100, (n, 2)) for n in rng.integers(2, 5, rng.integers(2, 5))
+    ],
     "glyphs": _glyph,
     "two digits": _two,
     "turned digits": _turned,
@@ -328,7 +322,9 @@ NO_DIGIT: dict[str, Callable] = {
     "scrambled digits": _scrambled,
     # Never learnt from: on these it is judged.
     "other marks": partial(_other, "other marks"),
-    "mirrored digits": _mirrored,
+    "mirrored digits": lambda rng, digit_of: [
+        stroke * (-1, 1) for stroke in digit_of((3, 6, 9))[0]
+    ],
 }
 
 
@@ -337,8 +333,8 @@ def no_digit_images(
 ) -> np.ndarray:
     """n drawings that show no digit, uint8 (n, 28, 28), warped, with all pens.
 
-    kinds: the share of each, keys of NO_DIGIT. pens: PenDigits; half of the digits
-    that are spoilt come from them, the rest, or all, from the scripted hand.
+    kinds: the share of each, keys of NO_DIGIT. pens: PenDigits; half of the digits that
+    are spoilt come from them, the rest, or all, from the scripted hand.
     """
     rng, images = np.random.default_rng(seed), []
 

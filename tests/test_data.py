@@ -7,6 +7,7 @@ import struct
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 
 import numpy as np
@@ -14,19 +15,11 @@ import pytest
 from torchvision.datasets import MNIST
 
 from mnistlab import data
-from mnistlab.data import (
-    DataCorrupt,
-    DataUnavailable,
-    Digits,
-    balanced_index,
-    join,
-    load,
-    read_or_fetch,
-    write_atomically,
-)
+from mnistlab.data import DataCorrupt, DataUnavailable, Digits, join, load
 from mnistlab.preprocess import MEAN, STD
 
 NAMES = list(data.MNIST_FILES)
+ROOT = Path(__file__).parents[1]
 
 
 def md5(content: bytes) -> str:
@@ -75,7 +68,9 @@ def test_the_hash_sees_one_pixel_and_one_label(digits):
 
 @pytest.mark.parametrize("n", [0, 7, 53, 200])
 def test_a_balanced_draw_is_random_in_equal_shares_and_takes_no_image_twice(digits, n):
-    one, again, other = (balanced_index(digits.labels, n, seed) for seed in (3, 3, 4))
+    one, again, other = (
+        data.balanced_index(digits.labels, n, seed) for seed in (3, 3, 4)
+    )
     counts = digits.take(one).counts
     assert counts.sum() == n == len(set(one.tolist()))
     assert np.ptp(counts) <= 1
@@ -159,10 +154,7 @@ def test_without_files_and_network_the_sample_is_taken_and_announced(
 def test_the_data_folder_is_the_repository_s_unless_a_variable_names_another(
     monkeypatch, tmp_path
 ):
-    for value, folder in (
-        (str(tmp_path), tmp_path),
-        ("", Path(__file__).parents[1] / "data"),
-    ):
+    for value, folder in (str(tmp_path), tmp_path), ("", ROOT / "data"):
         monkeypatch.setenv("MNISTLAB_DATA", value)
         assert data.data_folder() == folder
 
@@ -207,16 +199,17 @@ PACKED = gzip.compress(CONTENT, compresslevel=0)
 
 
 def fetch(url, path):
-    return read_or_fetch(path, md5(CONTENT), [url], gzip.decompress)
+    return data.read_or_fetch(path, md5(CONTENT), [url], gzip.decompress)
 
 
-def send(body: bytes, announced: int | None = None):
+def send(body: bytes, announced: int | None = None, then_hangs_s: float = 0):
     def answer(handler):
         handler.send_response(200)
         if announced is not None:
             handler.send_header("Content-Length", str(announced))
         handler.end_headers()
         handler.wfile.write(body)
+        time.sleep(then_hangs_s)
 
     return answer
 
@@ -228,32 +221,20 @@ BROKEN = {
     "stops unannounced": (send(PACKED[:90_000]), "ended"),
     "altered": (send(gzip.compress(b"eight")), f"got {md5(b'eight')}"),
     "says nothing": (lambda handler: None, "without response"),
+    "hangs": (send(PACKED[:90_000], len(PACKED), then_hangs_s=5), "timed out"),
 }
 
 
 @pytest.mark.parametrize("case", BROKEN)
-def test_a_failed_download_says_why_and_leaves_nothing(serve, tmp_path, case):
+def test_a_failed_download_says_why_and_leaves_nothing(
+    serve, tmp_path, case, monkeypatch
+):
+    monkeypatch.setattr(data, "SILENCE_S", 1)
     answer, reason = BROKEN[case]
     url, advice = serve(answer), f"put the file into {tmp_path} by hand"
     with pytest.raises(DataUnavailable, match=f"file .*{url}: .*{reason}.*{advice}"):
         fetch(url, tmp_path / "file")
     assert os.listdir(tmp_path) == []
-
-
-def test_a_server_that_hangs_is_given_up(serve, tmp_path, monkeypatch):
-    monkeypatch.setattr(data, "SILENCE_S", 0.2)
-    given_up = threading.Event()
-
-    def hang(handler):
-        send(PACKED[:90_000], len(PACKED))(handler)
-        given_up.wait(10)
-        handler.wfile.write(PACKED[90_000:])  # who waited would get it all
-
-    try:
-        with pytest.raises(DataUnavailable, match="timed out"):
-            fetch(serve(hang), tmp_path / "file")
-    finally:
-        given_up.set()
 
 
 def test_a_folder_that_cannot_be_written_names_the_variable(serve, tmp_path):
@@ -268,10 +249,10 @@ def test_a_full_disk_leaves_the_old_file_and_no_other(tmp_path, monkeypatch, cal
     def full(*_):
         raise OSError("No space left on device")
 
-    write_atomically(tmp_path / "file", b"old")
+    data.write_atomically(tmp_path / "file", b"old")
     monkeypatch.setattr(os, call, full)
     with pytest.raises(OSError, match="No space left"):
-        write_atomically(tmp_path / "file", b"new")
+        data.write_atomically(tmp_path / "file", b"new")
     assert (tmp_path / "file").read_bytes() == b"old"
     assert os.listdir(tmp_path) == ["file"]
 
@@ -286,8 +267,7 @@ def test_processes_that_fetch_at_once_all_get_whole_files(serve, tmp_path):
         "sys.stdout.buffer.write(read)"
     )
     command, pipes = [sys.executable, "-c", program], {"stdout": subprocess.PIPE}
-    root = Path(__file__).parents[1]
-    children = [subprocess.Popen(command, cwd=root, **pipes) for _ in range(4)]
+    children = [subprocess.Popen(command, cwd=ROOT, **pipes) for _ in range(4)]
     for child in children:
         assert child.communicate(timeout=120)[0] == CONTENT
     assert os.listdir(tmp_path) == ["file"]

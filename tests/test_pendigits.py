@@ -84,10 +84,8 @@ def test_unipen_cut_anywhere_inside_its_last_digit_is_refused():
 
 def unix_compress(content: bytes) -> bytes:
     """Pack as the old `compress` does: 9-bit literals, the table cleared every 7th."""
-    bits = "".join(
-        "".join(f"{code:09b}"[::-1] for code in [*content[i : i + 7], 256])
-        for i in range(0, len(content), 7)
-    )
+    parts = [[*content[i : i + 7], 256] for i in range(0, len(content), 7)]
+    bits = "".join(f"{code:09b}"[::-1] for part in parts for code in part)
     bits += "0" * (-len(bits) % 8)
     packed = bytes(int(bits[i : i + 8][::-1], 2) for i in range(0, len(bits), 8))
     return b"\x1f\x9d\x90" + packed
@@ -125,38 +123,27 @@ def offer(serve, monkeypatch, tmp_path):
     return start
 
 
-def test_pens_are_fetched_once_unpacked_and_kept(offer, tmp_path):
+def test_pens_are_fetched_once_unpacked_kept_and_checked_each_time(offer, tmp_path):
     asked = offer(ARCHIVE)
     first, second = load_pens(), load_pens()
     assert first.labels.tolist() == second.labels.tolist() == [7, 1, 7]
-    assert asked == ["/pens.zip"]
     (kept,) = (tmp_path / "pendigits").iterdir()
     assert kept.read_text() == TEXT
+    kept.write_text(TEXT[:-1])
+    with pytest.raises(data.DataCorrupt):
+        load_pens()
+    assert kept.read_text() == TEXT[:-1] and asked == ["/pens.zip"]
 
 
 @pytest.mark.parametrize(
     "body",
-    [
-        ARCHIVE[:-30],
-        zipped("readme", b"hello"),
-        zipped(MEMBER, b"\x1f\x9d\x90\xff\xff\xff"),
-        zipped(MEMBER, unix_compress(b"another text")),
-    ],
+    [ARCHIVE[:-30], zipped("readme", b""), zipped(MEMBER, b"\x1f\x9d\x90\xff\xff\xff")],
 )
 def test_a_bad_archive_is_refused_and_nothing_is_kept(offer, tmp_path, body):
     offer(body)
     with pytest.raises(data.DataUnavailable):
         load_pens()
     assert not list(tmp_path.rglob("*.tra*"))
-
-
-def test_a_damaged_file_is_refused_and_left_alone(offer, tmp_path):
-    asked, path = offer(ARCHIVE), tmp_path / "pendigits" / pendigits.PENS_FILE
-    path.parent.mkdir()
-    path.write_text(TEXT[:-1])
-    with pytest.raises(data.DataCorrupt):
-        load_pens()
-    assert path.read_text() == TEXT[:-1] and not asked
 
 
 def test_without_pens_the_hand_writes_and_says_so(offer, capsys):
@@ -179,10 +166,8 @@ def test_with_pens_they_are_drawn_by_class_and_named(offer, capsys):
     assert drawn.source == pendigits.PENS_SOURCE
     assert np.bincount(drawn.labels).tolist() == [2] * 10
     assert [len(s) for s in drawn.strokes] == [1 + (d == 7) for d in drawn.labels]
-    rows = [pens_or_hand(20, seed).labels.tolist() for seed in (0, 0, 1)]
-    assert rows[0] == rows[1] == drawn.labels.tolist() != rows[2]
-    writers = [pens_or_hand(20, seed).writers.tolist() for seed in range(4)]
-    assert len(set(map(tuple, writers))) == 4
+    rows = [pens_or_hand(20, seed).writers.tolist() for seed in (0, 0, 1)]
+    assert rows[0] == rows[1] == drawn.writers.tolist() != rows[2]
     with pytest.raises(ValueError, match="Ask for fewer"):
         pens_or_hand(40)
 

@@ -23,8 +23,7 @@ CHROMIUM_PIXELS = Path(__file__).with_name("chromium_strokes.npz")
 
 def area_28x28(canvases: np.ndarray) -> np.ndarray:
     """Average uint8 (..., 280, 280) over 10x10 squares; ink 1, paper 0."""
-    rows = np.asarray(canvases, float).reshape(-1, 28, 10, 28, 10)
-    return rows.mean(axis=(2, 4)) / 255
+    return np.reshape(canvases, (-1, 28, 10, 28, 10)).mean(axis=(2, 4)) / 255
 
 
 # --- the raster against a browser ---------------------------------------------------
@@ -85,14 +84,13 @@ def draw_in_chromium(drawings: list, brushes: list) -> np.ndarray:
     """Let the browser draw: uint8 (N, 280, 280)."""
     from playwright.sync_api import sync_playwright
 
-    shape = CANVAS_PX, CANVAS_PX
     with sync_playwright() as play:
         browser = play.chromium.launch(executable_path=chromium(), args=CHROMIUM_FLAGS)
         page, pixels = browser.new_page(), []
         for drawing, brush in zip(drawings, brushes, strict=True):
             told = [[stroke.tolist() for stroke in drawing], brush, CANVAS_PX]
             raw = base64.b64decode(page.evaluate(DRAW_IN_BROWSER, told))
-            pixels.append(np.frombuffer(raw, np.uint8).reshape(shape))
+            pixels.append(np.frombuffer(raw, np.uint8).reshape(CANVAS_PX, CANVAS_PX))
         browser.close()
     return np.array(pixels)
 
@@ -123,7 +121,7 @@ def test_the_raster_is_within_5_percent_of_chromiums_recorded_pixels():
 
 def test_no_strokes_leave_a_blank_canvas():
     for blank in rasterize([]), rasterize([np.empty((0, 2))]):
-        assert (blank.shape, blank.dtype) == ((CANVAS_PX, CANVAS_PX), np.uint8)
+        assert blank.shape == (CANVAS_PX, CANVAS_PX) and blank.dtype == np.uint8
         assert not blank.any()
 
 
