@@ -5,7 +5,7 @@ import hashlib
 import os
 import threading
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -33,8 +33,8 @@ class DataCorrupt(ValueError):
 class Digits:
     """Images uint8 (N, 28, 28), ink 255 on paper 0; labels int64 (N,) in 0..9."""
 
-    images: np.ndarray = field(repr=False)
-    labels: np.ndarray = field(repr=False)
+    images: np.ndarray
+    labels: np.ndarray
     source: str
 
     def __post_init__(self):
@@ -50,6 +50,9 @@ class Digits:
 
     def __len__(self) -> int:
         return len(self.labels)
+
+    def __repr__(self) -> str:
+        return f"Digits({len(self):,} images, {self.source})"
 
     @property
     def counts(self) -> np.ndarray:

@@ -34,10 +34,7 @@ TRAIN_WRITERS = tuple(sorted({*range(1, 31)} - {*TEST_WRITERS, *VALIDATION_WRITE
 
 @dataclass(frozen=True)
 class PenDigits:
-    """Drawings, labels int64 (N,), writers int64 (N,), and where they are from.
-
-    The strokes are upright, y down, in the units of their source: place() them.
-    """
+    """Drawings, y down, in any units: place() them. labels, writers: int64 (N,)."""
 
     strokes: tuple[Drawing, ...]
     labels: np.ndarray
@@ -59,8 +56,7 @@ class PenDigits:
         return self.take(np.flatnonzero(np.isin(self.writers, list(writers))))
 
 
-# After .SEGMENT: which pen-downs, and the label; label, writer and number of the
-# record; for each pen-down its lines of x and y, 0..500 tablet units.
+# What follows .SEGMENT; read_unipen explains it.
 _DIGIT = re.compile(
     r' DIGIT +(?P<first>\d+)(-(?P<last>\d+))? +\? +"(?P<label>[0-9])"\s+'
     r"\.COMMENT +(?P=label) +(?P<writer>\d+) +\d+\s+(?P<pens>(\.PEN_DOWN\n"
@@ -73,7 +69,7 @@ def read_unipen(text: str, source: str = "this UNIPEN text") -> PenDigits:
 
     A digit is a line `.SEGMENT DIGIT 6-7 ? "4"` (which pen-downs, what label), a line
     `.COMMENT 4 14 100` (label, writer, record) and one block of `x y` lines for each
-    pen-down, y upward. ValueError for one that is cut or contradicts itself.
+    pen-down, 0..500 tablet units, y upward. ValueError for a text that is cut.
     """
     strokes, labels, writers = [], [], []
     for number, record in enumerate(re.split(r"^\.SEGMENT", text, flags=re.M)[1:], 1):
@@ -96,10 +92,7 @@ def read_unipen(text: str, source: str = "this UNIPEN text") -> PenDigits:
 
 
 def load_pens() -> PenDigits:
-    """Load the recorded pens, fetching them into data_folder()/pendigits at first.
-
-    Raises DataUnavailable, or DataCorrupt for a file that is not the known one.
-    """
+    """Load the recorded pens, fetched at first; DataUnavailable or DataCorrupt."""
     path = data.data_folder() / "pendigits" / PENS_FILE
     content = data.read_or_fetch(path, PENS_MD5, [PENS_URL], _unpack)
     return read_unipen(content.decode("ascii"), PENS_SOURCE)
@@ -113,10 +106,7 @@ def _unpack(archive: bytes) -> bytes:
 
 
 def pens_or_hand(n: int, seed: int = 0) -> PenDigits:
-    """Draw n digits, all classes alike: recorded pens, or the scripted hand offline.
-
-    Prints which; `source` says it, too.
-    """
+    """Draw n digits, all classes alike: recorded pens, or the hand; prints which."""
     try:
         pens = load_pens()
         pens = pens.take(data.balanced_index(pens.labels, n, seed))
