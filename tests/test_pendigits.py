@@ -8,14 +8,7 @@ import numpy as np
 import pytest
 
 from mnistlab import data, pendigits
-from mnistlab.pendigits import (
-    TEST_WRITERS,
-    TRAIN_WRITERS,
-    VALIDATION_WRITERS,
-    load_pens,
-    pens_or_hand,
-    read_unipen,
-)
+from mnistlab.pendigits import load_pens, pens_or_hand, read_unipen
 from mnistlab.strokes import place
 
 SEVEN = [[(100, 400), (200, 400), (120, 100)], [(90, 250), (190, 250)]]
@@ -54,9 +47,9 @@ def test_unipen_is_read_with_labels_writers_and_upright():
 
 def test_pens_are_kept_by_writer():
     pens = read_unipen(TEXT).of_writers({3})
-    assert (pens.labels.tolist(), set(pens.writers.tolist())) == ([1, 7], {3})
+    assert (pens.labels.tolist(), pens.writers.tolist()) == ([1, 7], [3, 3])
     assert len(pens.strokes) == 2
-    with pytest.raises(ValueError, match=r"no writer \[4\], only \[3\]"):
+    with pytest.raises(ValueError, match=r"no writer \[4\]"):
         pens.of_writers([3, 4])
 
 
@@ -66,9 +59,7 @@ def test_pens_are_kept_by_writer():
         ('"7"', '"x"'),
         ('"7"', '"1"'),  # .COMMENT says 7
         (".COMMENT 7 12", ".COMMENT"),
-        ("120  100\n.PEN_UP", "120  100"),
         ("120  100\n", "120\n"),
-        ("120  100\n", "120  100 3\n"),
         ("120  100\n", "120  501\n"),
         ("120  100\n", "120  -1\n"),
         (" 90  250\n 190  250\n", ""),
@@ -77,32 +68,24 @@ def test_pens_are_kept_by_writer():
 )
 def test_unipen_that_contradicts_itself_is_refused_by_digit(old, new):
     assert old in TEXT
-    told = "digit 1 of this UNIPEN text.*expected a label of 0 to 9.*fetch it again"
-    with pytest.raises(ValueError, match=told):
+    with pytest.raises(ValueError, match="digit 1 of this UNIPEN text.*expected"):
         read_unipen(TEXT.replace(old, new, 1))
 
 
 def test_unipen_cut_anywhere_inside_its_last_digit_is_refused():
     whole = TEXT.rstrip("\n").removesuffix(".DT 100").rstrip("\n")
-    start = whole.rindex(".SEGMENT") + len(".SEGMENT")
-    for end in range(start, len(whole)):
+    assert len(read_unipen(whole)) == 3
+    for end in range(whole.rindex(".SEGMENT") + len(".SEGMENT"), len(whole)):
         with pytest.raises(ValueError, match="digit 3"):
             read_unipen(whole[:end])
-    assert len(read_unipen(whole)) == 3
-
-
-@pytest.mark.parametrize("text", ["", " 47,100, 27, 81, 57, 37, 26,  0, 8\n"])
-def test_a_file_without_unipen_digits_is_refused(text):
-    with pytest.raises(ValueError, match=r"no \.SEGMENT line.*expected the unpacked"):
-        read_unipen(text)
+    with pytest.raises(ValueError, match="no .SEGMENT"):
+        read_unipen(" 47,100, 27, 81, 57, 37, 26,  0, 8\n")
 
 
 def unix_compress(content: bytes) -> bytes:
     """Pack as the old `compress` does: 9-bit literals, the table cleared every 7th."""
-    bits = "".join(
-        "".join(f"{code:09b}"[::-1] for code in [*content[i : i + 7], 256])
-        for i in range(0, len(content), 7)
-    )
+    parts = [[*content[i : i + 7], 256] for i in range(0, len(content), 7)]
+    bits = "".join(f"{code:09b}"[::-1] for part in parts for code in part)
     bits += "0" * (-len(bits) % 8)
     packed = bytes(int(bits[i : i + 8][::-1], 2) for i in range(0, len(bits), 8))
     return b"\x1f\x9d\x90" + packed
@@ -129,7 +112,6 @@ def offer(serve, monkeypatch, tmp_path):
         def answer(handler):
             asked.append(handler.path)
             handler.send_response(200)
-            handler.send_header("Content-Length", str(len(body)))
             handler.end_headers()
             handler.wfile.write(body)
 
@@ -141,39 +123,27 @@ def offer(serve, monkeypatch, tmp_path):
     return start
 
 
-def test_pens_are_fetched_once_unpacked_and_kept(offer, tmp_path):
+def test_pens_are_fetched_once_unpacked_kept_and_checked_each_time(offer, tmp_path):
     asked = offer(ARCHIVE)
     first, second = load_pens(), load_pens()
     assert first.labels.tolist() == second.labels.tolist() == [7, 1, 7]
-    assert asked == ["/pens.zip"]
     (kept,) = (tmp_path / "pendigits").iterdir()
     assert kept.read_text() == TEXT
+    kept.write_text(TEXT[:-1])
+    with pytest.raises(data.DataCorrupt):
+        load_pens()
+    assert kept.read_text() == TEXT[:-1] and asked == ["/pens.zip"]
 
 
 @pytest.mark.parametrize(
-    ("body", "told"),
-    [
-        (ARCHIVE[:-30], "not a zip file"),
-        (ARCHIVE[:80] + b"?" + ARCHIVE[81:], "invalid|CRC|md5"),
-        (zipped("readme", b"hello"), "no item named 'pendigits-orig.tra.Z'"),
-        (zipped(MEMBER, b"\x1f\x9d\x90\xff\xff\xff"), "Invalid"),
-        (zipped(MEMBER, unix_compress(b"another text")), "expected md5"),
-    ],
+    "body",
+    [ARCHIVE[:-30], zipped("readme", b""), zipped(MEMBER, b"\x1f\x9d\x90\xff\xff\xff")],
 )
-def test_a_bad_archive_is_refused_and_nothing_is_kept(offer, tmp_path, body, told):
+def test_a_bad_archive_is_refused_and_nothing_is_kept(offer, tmp_path, body):
     offer(body)
-    with pytest.raises(data.DataUnavailable, match=told):
+    with pytest.raises(data.DataUnavailable):
         load_pens()
     assert not list(tmp_path.rglob("*.tra*"))
-
-
-def test_a_damaged_file_is_refused_and_left_alone(offer, tmp_path):
-    asked, path = offer(ARCHIVE), tmp_path / "pendigits" / pendigits.PENS_FILE
-    path.parent.mkdir()
-    path.write_text(TEXT[:-1])
-    with pytest.raises(data.DataCorrupt):
-        load_pens()
-    assert path.read_text() == TEXT[:-1] and not asked
 
 
 def test_without_pens_the_hand_writes_and_says_so(offer, capsys):
@@ -196,13 +166,10 @@ def test_with_pens_they_are_drawn_by_class_and_named(offer, capsys):
     assert drawn.source == pendigits.PENS_SOURCE
     assert np.bincount(drawn.labels).tolist() == [2] * 10
     assert [len(s) for s in drawn.strokes] == [1 + (d == 7) for d in drawn.labels]
-    rows = [pens_or_hand(20, seed).labels.tolist() for seed in (0, 0, 1)]
-    assert rows[0] == rows[1] == drawn.labels.tolist() != rows[2]
-    writers = [pens_or_hand(20, seed).writers.tolist() for seed in range(4)]
-    assert len(set(map(tuple, writers))) == 4
-    for n, told in (40, "Ask for fewer"), (0, "n is 0"), (2.5, "a whole number"):
-        with pytest.raises(ValueError, match=told):
-            pens_or_hand(n)
+    rows = [pens_or_hand(20, seed).writers.tolist() for seed in (0, 0, 1)]
+    assert rows[0] == rows[1] == drawn.writers.tolist() != rows[2]
+    with pytest.raises(ValueError, match="Ask for fewer"):
+        pens_or_hand(40)
 
 
 def test_the_real_pens_are_7494_digits_of_30_writers():
@@ -218,8 +185,9 @@ def test_the_real_pens_are_7494_digits_of_30_writers():
 
 
 def test_every_writer_is_in_one_of_three_groups_drawn_by_the_seed_that_is_named():
-    groups = [*TEST_WRITERS, *VALIDATION_WRITERS, *TRAIN_WRITERS]
-    assert sorted(groups) == list(range(1, 31))
+    names = "TEST_WRITERS", "VALIDATION_WRITERS", "TRAIN_WRITERS"
+    groups = [getattr(pendigits, name) for name in names]
+    assert sorted(sum(groups, ())) == list(range(1, 31))
     drawn = (np.random.default_rng(0).permutation(30) + 1).tolist()
-    assert sorted(drawn[:5]) == list(TEST_WRITERS)
-    assert sorted(drawn[5:9]) == list(VALIDATION_WRITERS)
+    assert sorted(drawn[:5]) == list(groups[0])
+    assert sorted(drawn[5:9]) == list(groups[1])

@@ -23,8 +23,7 @@ CHROMIUM_PIXELS = Path(__file__).with_name("chromium_strokes.npz")
 
 def area_28x28(canvases: np.ndarray) -> np.ndarray:
     """Average uint8 (..., 280, 280) over 10x10 squares; ink 1, paper 0."""
-    rows = np.asarray(canvases, float).reshape(-1, 28, 10, 28, 10)
-    return rows.mean(axis=(2, 4)) / 255
+    return np.reshape(canvases, (-1, 28, 10, 28, 10)).mean(axis=(2, 4)) / 255
 
 
 # --- the raster against a browser ---------------------------------------------------
@@ -85,14 +84,13 @@ def draw_in_chromium(drawings: list, brushes: list) -> np.ndarray:
     """Let the browser draw: uint8 (N, 280, 280)."""
     from playwright.sync_api import sync_playwright
 
-    shape = CANVAS_PX, CANVAS_PX
     with sync_playwright() as play:
         browser = play.chromium.launch(executable_path=chromium(), args=CHROMIUM_FLAGS)
         page, pixels = browser.new_page(), []
         for drawing, brush in zip(drawings, brushes, strict=True):
             told = [[stroke.tolist() for stroke in drawing], brush, CANVAS_PX]
             raw = base64.b64decode(page.evaluate(DRAW_IN_BROWSER, told))
-            pixels.append(np.frombuffer(raw, np.uint8).reshape(shape))
+            pixels.append(np.frombuffer(raw, np.uint8).reshape(CANVAS_PX, CANVAS_PX))
         browser.close()
     return np.array(pixels)
 
@@ -123,7 +121,7 @@ def test_the_raster_is_within_5_percent_of_chromiums_recorded_pixels():
 
 def test_no_strokes_leave_a_blank_canvas():
     for blank in rasterize([]), rasterize([np.empty((0, 2))]):
-        assert (blank.shape, blank.dtype) == ((CANVAS_PX, CANVAS_PX), np.uint8)
+        assert blank.shape == (CANVAS_PX, CANVAS_PX) and blank.dtype == np.uint8
         assert not blank.any()
 
 
@@ -135,14 +133,6 @@ def test_a_single_point_is_a_disc_of_the_brush():
     np.testing.assert_array_equal(rasterize([[(140, 100)] * 3], 40), canvas)
 
 
-def test_a_straight_stroke_has_the_area_of_a_bar_with_round_ends():
-    for end in ((200, 60), (60, 200), (200, 200), (180, 100)):
-        length = np.hypot(end[0] - 60, end[1] - 60)
-        ink = rasterize([[(60, 60), end]], brush_px=20).sum() / 255
-        # corners lie on quarters of a pixel: a 20 px bar may be 0.35 px off
-        assert ink == pytest.approx(length * 20 + np.pi * 100, rel=0.02)
-
-
 def test_what_lies_outside_the_canvas_is_cut_by_the_edge():
     across = rasterize([[(-50, 140), (330, 140)]], brush_px=20)
     assert (across[131:149] == 255).all()
@@ -150,70 +140,40 @@ def test_what_lies_outside_the_canvas_is_cut_by_the_edge():
     assert rasterize([[(-4, 140)]], brush_px=20)[:, 0].any()
 
 
-def test_the_drawing_of_two_strokes_is_the_lighter_of_both():
-    a, b = [(50, 50), (200, 210)], [(200, 40), (80, 230)]
-    both = np.maximum(rasterize([a]), rasterize([b]))
-    difference = np.abs(both.astype(int) - rasterize([a, b]))
-    assert (difference > 0).mean() < 0.001  # only where two soft edges cross
-
-
 numbers = st.floats(allow_nan=False, allow_infinity=False)
 near = st.integers(40 * 8, 240 * 8).map(lambda eighths: eighths / 8)
 stroke_shapes = st.tuples(st.integers(1, 6), st.just(2))
 
 
-@given(
-    st.lists(arrays(float, stroke_shapes, elements=numbers), max_size=3),
-    st.integers(1, 40),
-)
-def test_any_finite_strokes_give_a_canvas_or_are_refused_as_too_far(drawing, canvas_px):
-    far = any(np.abs(stroke).max() > FARTHEST_PX for stroke in drawing)
-    if far:
+@given(st.lists(arrays(float, stroke_shapes, elements=numbers), max_size=3))
+def test_any_finite_strokes_give_a_canvas_or_are_refused_as_too_far(drawing):
+    if any(np.abs(stroke).max() > FARTHEST_PX for stroke in drawing):
         with pytest.raises(ValueError, match="within 100,000 canvas pixels"):
-            rasterize(drawing, 1, canvas_px)
-        return
-    canvas = rasterize(drawing, 1, canvas_px)
-    assert canvas.shape == (canvas_px, canvas_px)
-    assert canvas.dtype == np.uint8
+            rasterize(drawing, 1, 40)
+    else:
+        assert rasterize(drawing, 1, 40).shape == (40, 40)
 
 
-@given(
-    arrays(float, stroke_shapes, elements=near),
-    st.integers(-25, 25),
-    st.integers(-25, 25),
-)
-def test_moving_by_whole_pixels_moves_the_raster_exactly(stroke, right, down):
-    moved = rasterize([stroke + (right, down)])
-    np.testing.assert_array_equal(
-        moved, np.roll(rasterize([stroke]), (down, right), axis=(0, 1))
-    )
+@given(arrays(float, stroke_shapes, elements=near), st.integers(-25, 25))
+def test_moving_by_whole_pixels_moves_the_raster_exactly(stroke, by):
+    moved = np.roll(rasterize([stroke]), (-by, by), axis=(0, 1))
+    np.testing.assert_array_equal(rasterize([stroke + (by, -by)]), moved)
 
 
-@pytest.mark.parametrize(
-    ("drawing", "told"),
-    [
-        ([[(1, np.nan)]], "stroke 0: a point is NaN"),
-        ([[(1, 1)], [(np.inf, 1)]], "stroke 1: a point is NaN, infinite"),
-        ([[(1, 2, 3)]], r"shape is \(1, 3\); expected an array \(n, 2\)"),
-        ([(1, 2)], r"shape is \(2,\)"),
-        ([[("a", "b")]], "stroke 0: could not convert"),
-    ],
-)
-def test_bad_strokes_are_refused_by_number_and_reason(drawing, told):
-    with pytest.raises(ValueError, match=told):
-        rasterize(drawing)
+@pytest.mark.parametrize("stroke", [[(1, np.nan)], [(1, 2, 3)], (1, 2), [("a", "b")]])
+def test_bad_strokes_are_refused(stroke):
+    with pytest.raises(ValueError, match="stroke 1|convert"):
+        rasterize([[(1, 1)], stroke])
 
 
 @pytest.mark.parametrize(
-    ("name", "value"),
-    [
-        *[("brush_px", value) for value in (0, np.nan, 281, "18")],
-        *[("canvas_px", value) for value in (0, 28.5, 100_000)],
-    ],
+    "size",
+    [{"brush_px": size} for size in (0, np.nan, 281)]
+    + [{"canvas_px": size} for size in (0, 100_000)],
 )
-def test_an_impossible_size_is_refused_by_name(name, value):
-    with pytest.raises(ValueError, match=f"{name} is .*expected a"):
-        rasterize([[(1, 1)]], **{name: value})
+def test_an_impossible_size_is_refused_by_name(size):
+    with pytest.raises(ValueError, match=f"{[*size][0]} is .*expected"):
+        rasterize([[(1, 1)]], **size)
 
 
 # --- size and position --------------------------------------------------------------
@@ -228,13 +188,10 @@ def test_place_keeps_proportions_and_reaches_the_size():
     assert (placed.max(axis=0) + placed.min(axis=0)) / 2 == pytest.approx([60, 200])
 
 
-def test_place_moves_a_dot_and_refuses_nothing_and_nowhere():
-    (dot,) = place([[(3, 4)]], 190)
-    assert dot.tolist() == [[140, 140]]
+def test_place_moves_a_dot_and_refuses_nothing():
+    assert place([[(3, 4)]], 190)[0].tolist() == [[140, 140]]
     with pytest.raises(ValueError, match="no points"):
         place([], 100)
-    with pytest.raises(ValueError, match="center is"):
-        place([[(3, 4)]], 100, center=(float("nan"), 1))
 
 
 @given(st.integers(0, 2**32), st.integers(0, 9), st.sampled_from([8, 18, 32]))
@@ -256,8 +213,8 @@ def test_random_places_reach_every_size_and_both_edges():
 
 
 def test_a_size_that_cannot_fit_is_refused():
-    for sizes, told in ((100, 240, 41), "240, .* to 239"), ((9, 8, 1), "9, .* 0 to 8"):
-        with pytest.raises(ValueError, match=told):
+    for sizes in (100, 240, 41), (9, 8, 1):
+        with pytest.raises(ValueError, match="expected"):
             random_place([[(1, 1)]], np.random.default_rng(0), *sizes)
 
 
