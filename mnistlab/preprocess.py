@@ -118,9 +118,8 @@ def trace(canvas: np.ndarray, pipeline: Pipeline = MNIST_PIPELINE) -> tuple[Stag
     is_grey = getattr(canvas, "dtype", None) == np.uint8 and canvas.ndim == 2
     if not is_grey or not 8 <= min(canvas.shape) <= max(canvas.shape) <= MAX_SIDE:
         raise ValueError(
-            f"the drawing is {getattr(canvas, 'dtype', '')} {np.shape(canvas)}; expected "
-            f"uint8 (H, W), 8 to {MAX_SIDE} pixels a side, ink 255 on paper 0. "
-            "load_picture makes one of pictures."
+            f"the drawing is {getattr(canvas, 'dtype', '')} {np.shape(canvas)}; "
+            f"expected uint8 (H, W), 8 to {MAX_SIDE} a side, as load_picture gives."
         )
     stages = [Stage("original", canvas)]
     for step in pipeline:
@@ -153,12 +152,10 @@ def load_picture(source, *, ink: str = "light", paper: int | None = None) -> np.
     """A picture as a canvas: uint8 (H, W), ink 255 on paper 0.
 
     source: a path, a PIL image, or an array: uint8 (H, W[, 3 or 4]) or bool (H, W).
-    Colour becomes Rec. 601 luma, EXIF orientation is applied, and where it is
-    transparent, `paper` (grey; None: 0 for light ink, 255 for dark) is seen.
-    ink: "light" on dark paper, or "dark" on light, which is then inverted: declared,
-    because a guess would be wrong in silence.
-    Raises ValueError, also for deeper pixels, which Pillow would clip, and for too many
-    of them, before it decodes them.
+    Colour becomes Rec. 601 luma, EXIF turns it, and where it is transparent, `paper`
+    (grey; None: 0 for light ink, 255 for dark) is seen. ink: "light" on dark paper, or
+    "dark", which is inverted: declared, for a guess would be wrong in silence.
+    Raises ValueError, before Pillow clips deeper pixels or decodes too many of them.
     """
     if ink not in ("light", "dark") or paper not in (None, *range(256)):
         raise ValueError(f"{ink=}, {paper=}; expected light or dark; None or 0..255.")
@@ -179,8 +176,8 @@ def load_picture(source, *, ink: str = "light", paper: int | None = None) -> np.
             f"{name} cannot be read: {error}; expected 8 bits a channel and 8 to "
             f"{MAX_SIDE} pixels a side. Convert it first."
         ) from error
-    light = ink == "light"
-    paper = (0 if light else 255) if paper is None else paper
+    if paper is None:
+        paper = 0 if ink == "light" else 255
     below = Image.new("L", picture.size, paper).convert("RGBA")
     grey = np.asarray(Image.alpha_composite(below, picture).convert("L"))
-    return grey if light else 255 - grey
+    return grey if ink == "light" else 255 - grey

@@ -42,16 +42,10 @@ def run(tiny, tmp_path):
 
 
 @pytest.fixture
-def fit_seen(monkeypatch):
-    """The training images of every training from now on."""
-    seen = []
-
-    def spy(model, train, *rest, **settings):
-        seen.append(train.sha256)
-        return fit(model, train, *rest, **settings)
-
-    monkeypatch.setattr(training, "fit", spy)
-    return seen
+def fits():
+    """Counts the trainings from now on."""
+    with mock.patch.object(training, "fit", wraps=fit) as spy:
+        yield spy
 
 
 def same(one, other) -> bool:
@@ -59,9 +53,6 @@ def same(one, other) -> bool:
     one, other = (table.drop(columns="seconds") for table in (one, other))
     assert_frame_equal(one, other, check_exact=True)
     return True
-
-
-# --- what a row says ----------------------------------------------------------------
 
 
 def test_a_row_says_what_the_same_training_by_hand_gives(run, tiny):
@@ -94,41 +85,31 @@ def test_grids_become_rows_in_their_order_that_share_their_columns(run):
 
 
 def test_a_run_computes_in_one_thread_and_leaves_the_caller_s_state_alone(run):
-    threads = torch.get_num_threads()
+    threads, state = torch.get_num_threads(), torch.get_rng_state()
     torch.set_num_threads(2)
-    try:
-        state = torch.get_rng_state()
-        run({**ONE, "augment": note_threads}, memory=None)
-        assert set(THREADS) == {1} and torch.get_num_threads() == 2
-        assert torch.equal(torch.get_rng_state(), state)
-    finally:
-        torch.set_num_threads(threads)
 
+    def fit_in_one_thread(*arguments, **more):
+        assert torch.get_num_threads() == 1
+        return fit(*arguments, **more)
 
-THREADS = []
-
-
-def note_threads(images, generator):
-    THREADS.append(torch.get_num_threads())
-    return images
+    with mock.patch.object(training, "fit", fit_in_one_thread):
+        run(ONE)
+    assert torch.get_num_threads() == 2
+    assert torch.equal(torch.get_rng_state(), state)
+    torch.set_num_threads(threads)
 
 
 def test_the_seed_draws_the_images_and_at_most_so_many_are_measured_at_random(
-    run, tiny, fit_seen, monkeypatch
+    run, tiny, fits
 ):
-    measured = []
-
-    def spy(model, digits):
-        measured.append(digits.images)
-        return evaluate(model, digits)
-
-    monkeypatch.setattr(evaluation, "evaluate", spy)
-    run({**GRID, "n_train": 20})
-    assert len(set(fit_seen)) == 2
-    run({"network": "Linear", "epochs": 1}, measure=9)
-    train, validation = measured[-2:]
+    with mock.patch.object(evaluation, "evaluate", wraps=evaluate) as spy:
+        run({"network": "Linear", "epochs": 1}, measure=9)
+    train, validation = (call.args[1].images for call in spy.call_args_list)
     assert len(train) == 9 and not np.array_equal(train, tiny.train.images[:9])
     assert np.array_equal(validation, tiny.validation.images[:9])
+    run({**ONE, "seed": [0, 1]})
+    one, other = (call.args[1].sha256 for call in fits.call_args_list[1:])
+    assert one != other
 
 
 @pytest.mark.parametrize(
@@ -144,38 +125,34 @@ def test_the_seed_draws_the_images_and_at_most_so_many_are_measured_at_random(
     ],
 )
 def test_what_cannot_be_done_is_refused_before_anything_runs(
-    run, fit_seen, grid, more, words
+    run, fits, grid, more, words
 ):
     with pytest.raises(ValueError, match=words):
         run([GRID, grid], **more)
-    assert not fit_seen
+    assert not fits.called
 
 
-# --- what is remembered -------------------------------------------------------------
-
-
-def test_finished_runs_are_not_done_again(run, tiny, fit_seen):
+def test_finished_runs_are_not_done_again(run, tiny, fits):
     first = run()
     assert_frame_equal(first, run(), check_exact=True)
-    assert len(fit_seen) == 4
-    with pytest.raises(
-        RunsFailed, match="61 balanced images.*Ask for fewer"
-    ) as failure:
+    assert fits.call_count == 4
+    with pytest.raises(RunsFailed, match="61 balanced.*Ask for fewer") as failure:
         run({**GRID, "n_train": [20, 40, 61]})
     assert_frame_equal(first, failure.value.table, check_exact=True)
-    assert len(fit_seen) == 4  # goes on where it stopped
+    assert fits.call_count == 4  # goes on where it stopped
     others = Data(tiny.train, tiny.test, tiny.validation)
     for changed in {"data": others}, {"measure": 9}, {"also": {"drawings": tiny.test}}:
-        fit_seen.clear()
+        fits.reset_mock()
         run(**changed)
-        assert len(fit_seen) == 4
+        assert fits.call_count == 4
 
 
-@pytest.mark.parametrize(
-    "room", [training, models, evaluation, preprocess, data_module]
-)
+ROOMS = training, models, evaluation, preprocess, data_module
+
+
+@pytest.mark.parametrize("room", ROOMS, ids=lambda room: room.__name__)
 def test_an_edit_of_the_code_is_not_answered_from_old_memory(
-    run, fit_seen, tmp_path, monkeypatch, room
+    run, fits, tmp_path, monkeypatch, room
 ):
     first = run(ONE)
     with monkeypatch.context() as patch:
@@ -183,7 +160,7 @@ def test_an_edit_of_the_code_is_not_answered_from_old_memory(
         edited.write_text(Path(room.__file__).read_text() + "\n# edited")
         patch.setattr(room, "__file__", str(edited))
         run(ONE)
-    assert len(fit_seen) == 2
+    assert fits.call_count == 2
     assert_frame_equal(first, run(ONE), check_exact=True)  # and nothing is forgotten
 
 
@@ -199,21 +176,17 @@ def test_a_function_that_was_edited_is_another_setting(run, tmp_path, monkeypatc
     assert len(set(losses)) == 2
 
 
-def test_a_damaged_memory_is_noticed_and_done_again(run, tmp_path, fit_seen):
+def test_a_damaged_memory_is_noticed_and_done_again(run, tmp_path, fits):
     first = run(ONE)
     (path,) = tmp_path.rglob("output.pkl")
-    for place in -5000, -12:  # in the middle, and in the checksum
-        kept = bytearray(path.read_bytes())
-        kept[place % len(kept)] ^= 1
-        path.write_bytes(kept)
-        fit_seen.clear()
-        assert same(first, run(ONE)) and len(fit_seen) == 1
-    path.write_bytes(path.read_bytes()[:-20])
-    assert same(first, run(ONE)) and len(fit_seen) == 2
-    assert same(first, run(ONE)) and len(fit_seen) == 2  # mended
-
-
-# --- what fails, and on which workers -----------------------------------------------
+    content = path.read_bytes()
+    middle, end = bytearray(content), bytearray(content)
+    middle[len(content) // 2] ^= 1
+    end[-12] ^= 1  # in the checksum
+    for n, damaged in enumerate((middle, end, content[:-20])):
+        path.write_bytes(damaged)
+        assert same(first, run(ONE)) and fits.call_count == n + 2
+        assert same(first, run(ONE)) and fits.call_count == n + 2  # mended
 
 
 def interrupt(images, generator):
@@ -241,26 +214,21 @@ def processes(folder):
 @contextmanager
 def dask_workers(folder):
     dask, distributed = map(pytest.importorskip, ("dask", "dask.distributed"))
+    place = {"dashboard_address": "127.0.0.1:0", "local_directory": folder}
     with (
         # Dask leaves variables behind that would slow down every notebook after it.
         mock.patch.dict(os.environ),
         dask.config.set({"distributed.scheduler.allowed-failures": 0}),
-        distributed.LocalCluster(
-            n_workers=2,
-            threads_per_worker=1,
-            dashboard_address="127.0.0.1:0",
-            local_directory=folder,
-        ) as cluster,
-        distributed.Client(cluster) as client,
+        distributed.LocalCluster(n_workers=2, threads_per_worker=1, **place) as cluster,
+        distributed.Client(cluster),
         joblib.parallel_config("dask", wait_for_workers_timeout=60),
     ):
-        assert os.getpid() not in client.run(os.getpid).values()
         yield
 
 
 @pytest.mark.parametrize("workers", [processes, dask_workers])
 def test_workers_say_the_same_to_the_last_bit_and_one_that_dies_costs_its_own_run(
-    run, workers, tmp_path, fit_seen
+    run, workers, tmp_path, fits
 ):
     good = {"network": "MLP", "hidden": 16, "dropout": 0.5, "seed": [0, 1], "epochs": 2}
     bad = [{**ONE, "augment": die}, {**ONE, "seed": [0, 1], "lr": 1e38}]
@@ -272,4 +240,4 @@ def test_workers_say_the_same_to_the_last_bit_and_one_that_dies_costs_its_own_ru
     assert [words.count(w) for w in ("'die'", "'lr': 1e+38", "FloatingP")] == [1, 2, 2]
     assert same(here, caught.value.table[[*here]])
     assert same(here, run(good))  # what a worker did is remembered here
-    assert len(fit_seen) == here["train_loss"].nunique() == 2
+    assert fits.call_count == here["train_loss"].nunique() == 2
