@@ -173,8 +173,7 @@ def load_picture(source, *, ink: str = "light", paper: int | None = None) -> np.
     except Exception as error:  # on a broken file Pillow's readers raise all sorts
         name = source if isinstance(source, str | Path) else "the picture"
         raise ValueError(
-            f"{name} cannot be read: {error}; expected 8 bits a channel and 8 to "
-            f"{MAX_SIDE} pixels a side. Convert it first."
+            f"{name} cannot be read: {error}; expected 8 bits, 8 to {MAX_SIDE} a side."
         ) from error
     if paper is None:
         paper = 0 if ink == "light" else 255
