@@ -160,7 +160,8 @@ def load_picture(source, *, ink: str = "light", paper: int | None = None) -> np.
     if ink not in ("light", "dark") or paper not in (None, *range(256)):
         raise ValueError(f"{ink=}, {paper=}; expected light or dark; None or 0..255.")
     try:
-        with warnings.catch_warnings(action="error"):  # of damage that Pillow skips
+        with warnings.catch_warnings(action="error", category=UserWarning):  # damage
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # see sides
             picture = source
             if isinstance(source, np.ndarray):
                 picture = Image.fromarray(source)
