@@ -1,12 +1,13 @@
 """Every picture; each function shows its figure and returns None.
 
-Digits are always drawn in grey, ink bright on dark paper. A colour map that turns
-that round makes an inverted digit look like a digit, and hides the fault of this
-story. The limits are fixed, too: stretched to its own range, a picture of 0..1
-looks like one of 0..255, and a faint one like a bold one.
+Digits are always drawn in grey, ink bright on dark paper: a colour map that turns that
+round makes an inverted digit look like a digit, and hides the fault of this story. The
+limits are fixed, too: stretched to its own range, a picture of 0..1 looks like one of
+0..255, and a faint one like a bold one.
 """
 
 from collections.abc import Mapping, Sequence
+from itertools import zip_longest
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -14,42 +15,25 @@ import pandas as pd
 
 from mnistlab.evaluation import Report
 from mnistlab.preprocess import Stage, as_grey
-from mnistlab.training import History
 
 DARK, MID = "#1a1a1a", "#3b6fb6"  # told apart in grey, too
-Panels = Mapping[str, Mapping[str, str]]
+Panels = Mapping[str, Mapping[str, str]]  # {axis label: {name of a curve: column}}
 CELL = {"ha": "center", "va": "center", "fontsize": 8}
-STYLE = {
-    "figure.dpi": 100,
-    "figure.constrained_layout.use": True,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "grid.color": "#e6e6e6",
-    "axes.axisbelow": True,
-    "legend.frameon": False,
-    "font.size": 10,
-    "axes.prop_cycle": plt.cycler(
-        color=[MID, DARK, "#d0632a", "#7a7a7a", "#6a3d9a", "#1b8a6b"],
-        linestyle=["-", "--", "-.", ":", (0, (5, 1)), (0, (1, 1))],
-        marker=["o", "s", "^", "D", "v", "P"],
-    ),
-}
-plt.rcParams.update(STYLE)
+STYLES = plt.cycler(
+    color=[MID, DARK, "#d0632a", "#7a7a7a", "#6a3d9a", "#1b8a6b"],
+    linestyle=["-", "--", "-.", ":", (0, (5, 1)), (0, (1, 1))],
+    marker=["o", "s", "^", "D", "v", "P"],
+)
+plt.rc("axes", grid=True, axisbelow=True, prop_cycle=STYLES)
+plt.rc("axes.spines", top=False, right=False)
+plt.rc("grid", color="#e6e6e6")
+plt.rc("legend", frameon=False)
 
 
-def _axes(rows: int, columns: int, width: float, height: float, **more) -> np.ndarray:
+def _axes(rows: int, columns: int, *size: float, **more) -> np.ndarray:
     """The axes (rows, columns) of a new figure, so many inches wide and high."""
-    size = width, height
-    return plt.subplots(rows, columns, figsize=size, squeeze=False, **more)[1]
-
-
-def _shade(values: np.ndarray, most: float, width: float, height: float, **more):
-    """Axes with a table of cells, dark for `most` and light for 0."""
-    ((ax,),) = _axes(1, 1, width, height)
-    ax.imshow(values, cmap="Greys", vmin=0, vmax=most, **more)
-    ax.grid(False)
-    return ax
+    more |= {"figsize": size, "squeeze": False, "layout": "constrained"}
+    return plt.subplots(rows, columns, **more)[1]
 
 
 def _scale(label: str) -> int:
@@ -57,93 +41,67 @@ def _scale(label: str) -> int:
     return 100 if "%" in label or "points" in label else 1
 
 
-def _draw_digit(ax, image: np.ndarray) -> None:
+def _draw_digit(ax, image: np.ndarray | None, title: str | None, size: int):
     """One picture, uint8 or normalised: black is paper and white is ink, always."""
+    if image is None:
+        return ax.axis("off")
     ax.imshow(as_grey(image), cmap="gray", vmin=0, vmax=255, interpolation="nearest")
     ax.set(xticks=[], yticks=[])
+    ax.set_title(title or "", fontsize=size)
     ax.grid(False)
     for spine in ax.spines.values():
         spine.set(visible=True, color="#999999")
 
 
-def show_digits(
-    images: Sequence[np.ndarray], titles: Sequence[str] = (), columns: int = 10
-) -> None:
+def show_digits(images, titles: Sequence[str] = (), columns: int = 10) -> None:
     """Pictures in rows, uint8 (H, W) or normalised float32, with titles."""
     rows = -(-len(images) // columns)
     height = 1.0 + 0.17 * max((title.count("\n") + 1 for title in titles), default=0)
     axes = _axes(rows, columns, columns, rows * height)
-    for ax in axes.flat[len(images) :]:
-        ax.axis("off")
-    for i, (ax, image) in enumerate(zip(axes.flat, images, strict=False)):
-        _draw_digit(ax, image)
-        if i < len(titles):
-            ax.set_title(titles[i], fontsize=8)
+    for ax, image, title in zip_longest(axes.flat, images, titles):
+        _draw_digit(ax, image, title, 8)
     plt.show()
 
 
 def show_stages(traces: Mapping[str, Sequence[Stage]]) -> None:
     """One row for each trace, one picture for each stage, range and mean below."""
-    rows, columns = len(traces), max(len(stages) for stages in traces.values())
+    rows, columns = len(traces), max(map(len, traces.values()))
     axes = _axes(rows, columns, columns * 1.75, rows * 2.35)
+    text = "{low:.4g} … {high:.3g}\nmean {mean:.3g}, border {border:.3g}"
     for row, (name, stages) in zip(axes, traces.items(), strict=True):
-        for ax in row[len(stages) :]:
-            ax.axis("off")
-        for ax, stage in zip(row, stages, strict=False):
-            _draw_digit(ax, stage.image)
-            ax.set_title(stage.name, fontsize=9)
-            text = "{low:.4g} … {high:.3g}\nmean {mean:.3g}, border {border:.3g}"
-            ax.set_xlabel(text.format(**stage.numbers), fontsize=8)
         row[0].set_ylabel(name, fontsize=10)
-    plt.show()
-
-
-def show_history(history: History) -> None:
-    """Loss and accuracy of training and validation images, epoch by epoch."""
-    epochs = range(1, len(history.train_loss) + 1)
-    ((left, right),) = _axes(1, 2, 8, 3)
-    for split, name in {"train": "training", "validation": "validation"}.items():
-        left.plot(epochs, getattr(history, f"{split}_loss"), label=f"{name} images")
-        right.plot(epochs, np.multiply(getattr(history, f"{split}_accuracy"), 100))
-    left.set(xlabel="epoch", ylabel="cross-entropy", xticks=epochs)
-    right.set(xlabel="epoch", ylabel="accuracy, %", xticks=epochs)
-    best, side = history.best_epoch, history.best_epoch == len(epochs)
-    right.axvline(best, color="#999999", lw=1, zorder=0)
-    look = {"color": "#666666", "ha": "right" if side else "left"}
-    right.text(best, 0.03, " best", **look, transform=right.get_xaxis_transform())
-    left.legend()
+        for ax, stage in zip_longest(row, stages):
+            _draw_digit(ax, stage and stage.image, stage and stage.name, 9)
+            if stage:
+                ax.set_xlabel(text.format(**stage.numbers), fontsize=8)
     plt.show()
 
 
 def show_confusion(report: Report) -> None:
     """Rows are labels, columns predictions; only the mistakes are shaded."""
-    confusion = report.confusion
-    mistakes = confusion - np.diag(confusion.diagonal())
-    ax = _shade(mistakes, 1.6 * max(1, mistakes.max()), 4.6, 4.4)
+    mistakes = report.confusion - np.diag(report.confusion.diagonal())
+    ((ax,),) = _axes(1, 1, 4.6, 4.4)
+    ax.imshow(mistakes, cmap="Greys", vmin=0, vmax=1.6 * max(1, mistakes.max()))
+    ax.grid(False)
     ax.set(xlabel="predicted", ylabel="label", xticks=range(10), yticks=range(10))
     ax.set_title(f"{report.source}, n = {len(report):,}", fontsize=10)
-    for (row, column), count in np.ndenumerate(confusion):
-        if count:
-            color = DARK if row != column else "#888888"
-            ax.text(column, row, f"{count}", color=color, **CELL)
+    for (row, column), count in np.ndenumerate(report.confusion):
+        color = DARK if row != column else "#888888"
+        ax.text(column, row, str(count or ""), color=color, **CELL)
     plt.show()
 
 
 def show_reliability(reports: Mapping[str, Report]) -> None:
-    """Mean confidence against accuracy in 15 bins, per cent; a line for each report.
-
-    On the diagonal what is claimed holds. ECE: the expected calibration error.
-    """
+    """Accuracy of what is claimed with which confidence, in 15 bins; with the ECE."""
     ((ax,),) = _axes(1, 1, 4.6, 4.2)
     ax.axline((0, 0), (100, 100), color="#999999", lw=1)
     for name, report in reports.items():
-        claims = pd.DataFrame({"confidence": report.probabilities.max(1)})
-        claims["correct"] = report.correct
-        bins = 100 * claims.groupby(np.ceil(15 * claims["confidence"])).mean()
+        claims = pd.Series(report.correct, report.probabilities.max(1)).reset_index()
+        bins = 100 * claims.groupby(np.ceil(15 * claims["index"])).mean()
         label = f"{name}: ECE {100 * report.calibration_error:.1f} points"
-        ax.plot(bins["confidence"], bins["correct"], label=label, ms=4)
+        ax.plot(bins["index"], bins[0], label=label, ms=4)
     ax.set(xlabel="confidence, %", ylabel="accuracy, %")
-    ax.legend(loc="best", fontsize=9)
+    ax.legend(fontsize=9)
     plt.show()
 
 
@@ -151,10 +109,9 @@ def show_shares(shares: np.ndarray, ylabel: str, title: str = "") -> None:
     """One bar for each of the ten classes, in per cent; nan is "no samples"."""
     ((ax,),) = _axes(1, 1, 6, 2.6)
     percent = np.multiply(shares, 100)
-    ax.bar(range(10), np.nan_to_num(percent), color=MID)
-    for digit, value in enumerate(percent):
-        text = "no samples" if np.isnan(value) else f"{value:.1f}"
-        ax.text(digit, np.nan_to_num(value), text, ha="center", va="bottom", fontsize=8)
+    bars = ax.bar(range(10), np.nan_to_num(percent), color=MID)
+    texts = ["no samples" if np.isnan(value) else f"{value:.1f}" for value in percent]
+    ax.bar_label(bars, texts, fontsize=8)
     ax.set(xticks=range(10), xlabel="digit", ylabel=ylabel, title=title)
     ax.margins(y=0.15)
     ax.grid(axis="x", visible=False)
@@ -162,47 +119,41 @@ def show_shares(shares: np.ndarray, ylabel: str, title: str = "") -> None:
 
 
 def show_bands(table: pd.DataFrame, x: str, panels: Panels, log: bool = False) -> None:
-    """Curves over repeated runs: their mean, in a band from lowest to highest.
-
-    One panel for each y label, in it one curve for each {name: column of the table}.
-    """
+    """Curves over repeated runs: their mean, in a band from lowest to highest."""
     (axes,) = _axes(1, len(panels), 4.1 * len(panels), 3.1)
     runs = table.groupby(x)
     for ax, (ylabel, curves) in zip(axes, panels.items(), strict=True):
         for name, column in curves.items():
             band = _scale(ylabel) * runs[column].agg(["mean", "min", "max"])
-            (line,) = ax.plot(band.index, band["mean"], label=name, ms=4)
-            look = {"color": line.get_color(), "alpha": 0.2, "lw": 0}
-            ax.fill_between(band.index, band["min"], band["max"], **look)
+            ax.plot(band["mean"], label=name, ms=4)
+            ax.fill_between(band.index, band["min"], band["max"], alpha=0.2, lw=0)
         ax.set(xlabel=x.replace("_", " "), ylabel=ylabel)
-        if log:
+        if log:  # with the values that there are instead of powers of ten
             ax.set_xscale("log")
+            ax.set_xticks(band.index, map(str, band.index))
+            ax.set_xticks([], minor=True)
         if len(curves) > 1:
             ax.legend()
-    n = " to ".join(map(str, sorted({runs.size().min(), runs.size().max()})))
-    title = f"mean and range of {n} seeds"
-    axes[0].figure.suptitle(title, fontsize=9, color="#666666")
+    n = " to ".join(map(str, runs.size().agg(["min", "max"]).unique()))
+    plt.suptitle(f"mean and range of {n} seeds", fontsize=9, color="#666666")
     plt.show()
 
 
 def show_dots(table: pd.DataFrame, by: str, panels: Panels) -> None:
-    """Every run a hollow mark, the mean of its group a full one.
+    """Every run a hollow mark, the mean of its group a full one; a row for each group.
 
-    One row for each value of the column `by`, from top to bottom in their order; one
-    panel for each x label, in it one mark for each {name: column of the table}.
+    A group has one value in the column `by`; the first one is on top.
     """
-    groups = list(dict.fromkeys(table[by]))
+    rows, groups = pd.factorize(table[by])
     size = 1.6 + 3.4 * len(panels), 1.1 + 0.3 * len(groups)
     (axes,) = _axes(1, len(panels), *size, sharey=True)
     for ax, (xlabel, marks) in zip(axes, panels.items(), strict=True):
-        styles = plt.rcParams["axes.prop_cycle"]
-        for style, (name, column) in zip(styles, marks.items(), strict=False):
-            look = {"marker": style["marker"], "color": style["color"], "ls": "none"}
+        for style, (name, column) in zip(STYLES, marks.items(), strict=False):
+            look = style | {"linestyle": "none"}
             values = _scale(xlabel) * table[column]
-            rows = [groups.index(group) for group in table[by]]
             ax.plot(values, rows, **look, fillstyle="none", ms=5, alpha=0.7)
-            means = values.groupby(table[by]).mean()[groups]
-            ax.plot(means, range(len(groups)), **look, ms=7, label=name)
+            means = values.groupby(rows).mean()
+            ax.plot(means, means.index, **look, ms=7, label=name)
         ax.set(xlabel=xlabel, yticks=range(len(groups)), yticklabels=groups)
         ax.locator_params(axis="x", nbins=5)
         if len(marks) > 1:
@@ -211,18 +162,13 @@ def show_dots(table: pd.DataFrame, by: str, panels: Panels) -> None:
     plt.show()
 
 
-def show_matrix(
-    shares: np.ndarray, rows: Sequence[str], columns: Sequence[str], title: str = ""
-) -> None:
-    """Shares (rows, columns) as per cent in the cells of a table, shaded by them.
-
-    0 and 100 say none and all, 1 and 99 what is near them; nan is an empty cell.
-    """
-    shares = np.asarray(shares, dtype=float)
-    height, width = shares.shape
-    size = 2.0 + 0.55 * width, 1.1 + 0.24 * height
-    ax = _shade(shares, 1.25, *size, aspect="auto")
-    ax.set(yticks=range(height), yticklabels=rows)
+def show_matrix(shares, rows: Sequence, columns: Sequence, title: str = "") -> None:
+    """Shares (rows, columns) in per cent; 0 says none, 100 all; nan is left empty."""
+    height, width = np.shape(shares)
+    ((ax,),) = _axes(1, 1, 2.0 + 0.55 * width, 1.1 + 0.24 * height)
+    ax.imshow(shares, cmap="Greys", vmin=0, vmax=1.25, aspect="auto")
+    ax.grid(False)
+    ax.set_yticks(range(height), rows)
     ax.set_title(title, fontsize=10)
     ax.set_xticks(range(width), columns, rotation=40, ha="left")
     ax.tick_params(top=True, labeltop=True, bottom=False, labelbottom=False, length=0)

@@ -1,18 +1,17 @@
 """A drawing becomes what the network sees, step by step, each to be looked at.
 
 A step is a plain function image -> image; a pipeline is a tuple of steps, from a
-canvas, uint8 (H, W), ink 255 on paper 0, to float32 (28, 28), normalised. To try
-another step, write a function and put it into the tuple.
+canvas, uint8 (H, W), ink 255 on paper 0, to float32 (28, 28), normalised.
 """
 
-import csv
 import warnings
 from collections.abc import Callable
-from contextlib import ExitStack
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 from PIL import Image, ImageOps
 
 MEAN, STD = 0.1307, 0.3081  # of MNIST's training pixels, as a share of 255
@@ -42,18 +41,15 @@ def fit_20x20(image: np.ndarray) -> np.ndarray:
 
 
 def center_of_mass(image: np.ndarray) -> np.ndarray:
-    """Place uint8 (h, w), at most 20x20, in 28x28 so that its ink balances.
+    """Place uint8 (h, w), at most 20x20, in 28x28, its centre of mass on pixel 14, 14.
 
-    The centre of mass comes to lie on row 14, column 14 (counted from 0), to the
-    nearest whole pixel, as in MNIST (LeCun et al. 1998), but no ink falls off the
+    To the nearest pixel, as in MNIST (LeCun et al. 1998), but no ink falls off the
     edge. Raises ValueError where there is none.
     """
     if not image.any():
         raise ValueError("no ink is left once it is shrunk. Draw with a thicker pen.")
     height, width = image.shape
-    mass = image.astype(np.float64)
-    y = (mass.sum(1) @ np.arange(height)) / mass.sum()
-    x = (mass.sum(0) @ np.arange(width)) / mass.sum()
+    y, x = (np.average(places, weights=image) for places in np.indices(image.shape))
     top = min(max(round(14 - y), 0), 28 - height)
     left = min(max(round(14 - x), 0), 28 - width)
     return np.pad(image, ((top, 28 - top - height), (left, 28 - left - width)))
@@ -118,17 +114,12 @@ class Stage:
 
 
 def trace(canvas: np.ndarray, pipeline: Pipeline = MNIST_PIPELINE) -> tuple[Stage, ...]:
-    """The canvas, as stage "original", and what each step made of it.
-
-    Raises ValueError for anything but uint8 (H, W) of at least 8x8 pixels.
-    """
-    shape = getattr(canvas, "shape", "")
-    dtype = getattr(canvas, "dtype", type(canvas).__name__)
-    is_grey = isinstance(canvas, np.ndarray) and dtype == np.uint8 and len(shape) == 2
-    if not is_grey or not 8 <= min(shape) <= max(shape) <= MAX_SIDE:
+    """The canvas, as stage "original", and what each step made; ValueError if none."""
+    is_grey = getattr(canvas, "dtype", None) == np.uint8 and canvas.ndim == 2
+    if not is_grey or not 8 <= min(canvas.shape) <= max(canvas.shape) <= MAX_SIDE:
         raise ValueError(
-            f"the drawing is {dtype} {shape}; expected uint8 (H, W), 8 to {MAX_SIDE} "
-            "pixels a side, ink 255 on paper 0. load_picture makes one of pictures."
+            f"the drawing is {getattr(canvas, 'dtype', '')} {np.shape(canvas)}; "
+            f"expected uint8 (H, W), 8 to {MAX_SIDE} a side, as load_picture gives."
         )
     stages = [Stage("original", canvas)]
     for step in pipeline:
@@ -142,11 +133,7 @@ def to_input(canvas: np.ndarray, pipeline: Pipeline = MNIST_PIPELINE) -> np.ndar
 
 
 def save_trace(stages: tuple[Stage, ...], folder: Path) -> list[Path]:
-    """Write debug_original.png … debug_final.png and debug_stages.csv.
-
-    The normalised stage is shown as `as_grey` does, so that grey means the same in
-    every file.
-    """
+    """Write debug_original.png … debug_final.png, `as_grey`, and debug_stages.csv."""
     folder, paths = Path(folder), []
     folder.mkdir(parents=True, exist_ok=True)
     for stage in stages:
@@ -156,52 +143,41 @@ def save_trace(stages: tuple[Stage, ...], folder: Path) -> list[Path]:
             path = folder / f"debug_{name}_{len(paths) + 1}.png"
         Image.fromarray(as_grey(stage.image)).save(path)
         paths.append(path)
-    table = folder / "debug_stages.csv"
-    with open(table, "w", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(["stage", *stages[0].numbers])
-        writer.writerows([stage.name, *stage.numbers.values()] for stage in stages)
-    return [*paths, table]
+    table = pd.DataFrame({"stage": stage.name, **stage.numbers} for stage in stages)
+    table.to_csv(folder / "debug_stages.csv", index=False)
+    return [*paths, folder / "debug_stages.csv"]
 
 
 def load_picture(source, *, ink: str = "light", paper: int | None = None) -> np.ndarray:
     """A picture as a canvas: uint8 (H, W), ink 255 on paper 0.
 
-    source: a path, a PIL image, or an array: uint8 (H, W), (H, W, 3), (H, W, 4) or
-    bool (H, W). Colour becomes Rec. 601 luma, EXIF orientation is applied, and where
-    it is transparent, `paper` (grey 0..255; default: 0 for light ink, 255 for dark)
-    shows through.
-    ink: "light" on dark paper, or "dark" on light, which is then inverted. It is
-    declared, because a guess would be wrong in silence.
-    Raises FileNotFoundError, and ValueError for all else: also for deeper pixels,
-    which Pillow would clip, and for too many of them, before it decodes them.
+    source: a path, a PIL image, or an array: uint8 (H, W[, 3 or 4]) or bool (H, W).
+    Colour becomes Rec. 601 luma, EXIF turns it, and where it is transparent, `paper`
+    (grey; None: 0 for light ink, 255 for dark) is seen. ink: "light" on dark paper, or
+    "dark", which is inverted: declared, for a guess would be wrong in silence.
+    Raises ValueError, before Pillow clips deeper pixels or decodes too many of them.
     """
     if ink not in ("light", "dark") or paper not in (None, *range(256)):
-        raise ValueError(
-            f"ink={ink!r}, paper={paper!r}; expected ink='light' (on dark paper) or "
-            "'dark', and for paper None or a whole number, 0 to 255."
-        )
-    if paper is None:
-        paper = 0 if ink == "light" else 255
-    is_open = isinstance(source, Image.Image | np.ndarray)
+        raise ValueError(f"{ink=}, {paper=}; expected light or dark; None or 0..255.")
     try:
-        with warnings.catch_warnings(), ExitStack() as files:
-            warnings.simplefilter("error", UserWarning)  # damage that Pillow skips
+        with warnings.catch_warnings(action="error", category=UserWarning):  # damage
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # see sides
+            picture = source
             if isinstance(source, np.ndarray):
-                source = Image.fromarray(source)
-            picture = source if is_open else files.enter_context(Image.open(source))
+                picture = Image.fromarray(source)
+            elif not isinstance(source, Image.Image):
+                picture = Image.open(BytesIO(Path(source).read_bytes()))
             sides = picture.size
             if picture.mode[0] in "IF" or not 8 <= min(sides) <= max(sides) <= MAX_SIDE:
                 raise ValueError(f"mode {picture.mode}, {sides[0]} x {sides[1]}")
             picture = ImageOps.exif_transpose(picture).convert("RGBA")
-    except FileNotFoundError:
-        raise
     except Exception as error:  # on a broken file Pillow's readers raise all sorts
+        name = source if isinstance(source, str | Path) else "the picture"
         raise ValueError(
-            f"{'the picture' if is_open else source} cannot be read: {error}; expected "
-            f"8 bits a channel and 8 to {MAX_SIDE} pixels a side. Convert it first."
+            f"{name} cannot be read: {error}; expected 8 bits, 8 to {MAX_SIDE} a side."
         ) from error
-    below = Image.new("L", picture.size, int(paper)).convert("RGBA")
+    if paper is None:
+        paper = 0 if ink == "light" else 255
+    below = Image.new("L", picture.size, paper).convert("RGBA")
     grey = np.asarray(Image.alpha_composite(below, picture).convert("L"))
     return grey if ink == "light" else 255 - grey
