@@ -1,6 +1,5 @@
 // What only the browser can do for the pad: hold the pen fast and show its ink at once,
 // tell a busy kernel from a dead one, and give everything a name that is read aloud.
-// Without it the pad still draws, as ipycanvas does by itself.
 // Run once for each view, with `element` inside it, or about to be.
 
 let pad = null, sheet = null;
@@ -110,12 +109,14 @@ function layPen(canvas) {
       if (event.pointerId === pointer) end();
     });
   sheet.addEventListener("keydown", event => {
-    const known = event.ctrlKey || event.metaKey ? /^[zy]$/i : /^(Delete|Backspace)$/;
-    if (!known.test(event.key)) return;  // Tab, Escape and the rest are the page's
+    const held = event.ctrlKey || event.metaKey, name = event.key.toLowerCase();
+    const tool = held && name === "z" ? (event.shiftKey ? "Redo" : "Undo")
+      : held && name === "y" ? "Redo" : /^(delete|backspace)$/.test(name) && "Clear";
+    if (!tool) return;  // Tab, Escape and the rest are the page's
     event.preventDefault();
     event.stopPropagation();
-    canvas.dispatchEvent(new KeyboardEvent("keydown", event));
-    expect();
+    const tools = [...pad.querySelectorAll(".mnistlab-tools button")];
+    tools.find(one => one.textContent.trim() === tool).click();
   });
   return {
     drawing: () => pointer !== null,
