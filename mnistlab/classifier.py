@@ -94,10 +94,11 @@ class Classifier:
             logits = self._logits(stages[-1].image)
             if not np.isfinite(logits).all():
                 found = float(logits[~np.isfinite(logits)][0]), *FINITE
-                alarms = (Alarm("logits", "logit", *found, "network"), *alarms)
+                alarms += (Alarm("logits", "logit", *found, "network"),)
             elif (sure := float(softmax(logits).max())) < self.threshold:
                 found = sure, self.threshold, 1.0
                 alarms += (Alarm("no digit", "probability", *found, "network"),)
+            alarms = tuple(sorted(alarms, key=lambda alarm: not alarm.serious))
         # The one place where an answer is refused: a reason, and no label.
         reason = next((str(alarm) for alarm in alarms if alarm.serious), "")
         label = None if reason else int(logits.argmax())

@@ -155,6 +155,8 @@ def test_an_unserious_alarm_is_told_beside_the_answer(classifier, canvas):
     said = classifier(SCRIBBLE)
     assert names(said.alarms) == ["ink"]
     assert said.label == said.logits.argmax() and said.reason == ""
+    said = replace(classifier, threshold=0.9999)(SCRIBBLE)
+    assert names(said.alarms) == ["no digit", "ink"], "the reason comes first"
 
 
 def test_what_is_no_canvas_is_refused_in_words(classifier):

@@ -167,8 +167,8 @@ class Client:
 def served(tmp_path_factory):
     """A small page without a pad; two may be open, and one ends when it is idle."""
     folder = tmp_path_factory.mktemp("served")
-    cells = [new_code_cell("import os; print('tab', os.environ['QUERY_STRING'])")]
-    pad_page.write_notebook(folder / "pad.ipynb", cells)
+    said = "import os; print('tab', os.environ['QUERY_STRING'])"
+    pad_page.write_notebook(folder, said)
     (folder / "secret.txt").write_text("secret")
     idle = "--MappingKernelManager.cull_idle_timeout=12"
     often = "--MappingKernelManager.cull_interval=1"
@@ -232,7 +232,7 @@ def test_who_comes_to_a_full_house_is_told_so_and_idle_pages_make_room(served):
 
 
 def test_lab_answers_to_our_name_only(tmp_path):
-    pad_page.write_notebook(tmp_path / "pad.ipynb", [])
+    pad_page.write_notebook(tmp_path)
     with pad_page.serve("lab", tmp_path) as address:
         client = Client(address)
         own = {"Authorization": f"token {client.token}"}
@@ -242,7 +242,7 @@ def test_lab_answers_to_our_name_only(tmp_path):
 
 
 def test_the_address_that_is_printed_has_the_token(tmp_path):
-    pad_page.write_notebook(tmp_path / "pad.ipynb", [])
+    pad_page.write_notebook(tmp_path)
     with pad_page.serve("app", tmp_path, token=None) as address:
         assert re.search(r"\?token=[0-9a-f]{32,}", address)
         assert Client(address).open_page()[0] == 200
