@@ -27,17 +27,16 @@ function layPen(canvas) {
     const box = canvas.getBoundingClientRect(), scale = SIZE / box.width;
     return [(clientX - box.left) * scale, (clientY - box.top) * scale];
   };
-  const send = (type, places = []) => {
+  const send = (type, places) => {
     // ipycanvas has a message with many places: that of many fingers.
     const box = canvas.getBoundingClientRect(), scale = box.width / SIZE;
     const touches = places.map(([x, y]) => ({
       clientX: box.left + x * scale, clientY: box.top + y * scale}));
     canvas.dispatchEvent(Object.assign(new Event(type, {cancelable: true}), {touches}));
   };
-  const flush = () => {
+  const flush = (type = "touchmove") => {
     frame = 0;
-    if (points.length) send("touchmove", points);
-    points = [];
+    send(type, points.splice(0));
   };
   const open = () => {
     if (!begun) send("touchstart", [traces.at(-1)[0]]);
@@ -71,14 +70,13 @@ function layPen(canvas) {
     trace(traces.at(-1).slice(-2));
     points.push(at);
     if (Math.hypot(at[0] - x, at[1] - y) > FEW_PX) open();
-    if (begun) frame ||= requestAnimationFrame(flush);
+    if (begun) frame ||= requestAnimationFrame(() => flush());
   };
   const end = () => {
     pointer = null;
     cancelAnimationFrame(frame);
     open();
-    flush();
-    send("touchend");
+    flush("touchend");
     expect();
   };
   const forget = () => {  // two fingers that came together

@@ -11,7 +11,7 @@ import logging
 import os
 import re
 from base64 import b64encode
-from functools import wraps
+from functools import partial, wraps
 from io import BytesIO
 from math import isfinite
 from pathlib import Path
@@ -33,6 +33,7 @@ from mnistlab.strokes import CANVAS_PX, rasterize
 from mnistlab.synthetic import handwrite
 
 LIVE_MS = 50  # while the pen moves, the network is asked at most this often
+REST_MS = 2  # the answer is sent before the pictures are made
 FRAME_MS, FRAMES = 30, 50  # of a replay
 SCALE = 2  # pixels of the browser's canvas for one of ours: sharp on fine screens
 LAST = 50  # drawings that are counted when one is kept
@@ -64,7 +65,7 @@ class CanvasSurface:
 
         canvas.on_touch_start(lambda touches: pen("down", touches))
         canvas.on_touch_move(lambda touches: pen("move", touches))
-        canvas.on_touch_end(lambda _: pen("up", []))
+        canvas.on_touch_end(lambda touches: pen("up", touches))
         canvas.on_client_ready(on_ready)
 
     def show(self, strokes, brush_px):
@@ -90,25 +91,12 @@ class CanvasSurface:
 
 
 def _event(method):
-    """One event, under the lock: afterwards the draft is kept and all is seen anew.
-
-    What it returns, a text and its kind, or what it raises is the status line.
-    """
+    """One event: it happens, all that is seen is made anew, and the draft is kept."""
 
     @wraps(method)
     def event(self, *arguments):
-        with _LOCK:
-            try:
-                try:
-                    said = method(self, *arguments)
-                finally:
-                    self.sketch.keep()
-                    if not (self.sketch.pen_down and self._waiting):
-                        self._update()
-            except Exception as error:
-                _log.exception("in the pad's %s", method.__name__)
-                said = f"{type(error).__name__}: {error}", "error"
-            self._status.value = PAGE.status(*said or ("", "quiet"))
+        happen = partial(method, self, *arguments)
+        self._take(lambda: ("", "quiet"), happen, self._update, self.sketch.keep)
 
     return event
 
@@ -152,19 +140,22 @@ class Pad:
         A place outside is moved to the edge; one that is no number is left out.
         """
         points = [point for point in points if all(map(isfinite, point))]
-        if kind == "up":
-            self._settle()
-        elif kind == "down" and points:
+        shown = 0
+        if kind == "down" and points:
             self._settle()
             self._row = None
             self.sketch.down(*points[0])
-            self._surface.line(self.sketch.strokes[-1])
         elif self.sketch.pen_down:
-            stroke = self.sketch.strokes[-1]
-            shown = len(stroke)
+            shown = len(self.sketch.strokes[-1]) - 1
+        else:
+            return
+        try:
             for point in points:
                 self.sketch.move(*point)
-            self._surface.line(stroke[shown - 1 :])
+            self._surface.line(self.sketch.strokes[-1][shown:])
+        finally:
+            if kind == "up":
+                self._settle()
         if self.sketch.pen_down and not self._waiting:
             self._waiting = True  # whatever is drawn till then is in it
             _later(LIVE_MS, lambda: self._waiting and self._live())
@@ -258,8 +249,22 @@ class Pad:
 
     # --- seeing -------------------------------------------------------------------
 
+    def _take(self, *steps):
+        """Take the steps, under the lock; what one returns or raises is the status."""
+        with _LOCK:
+            for step in steps:
+                try:
+                    said = step()
+                except Exception as error:
+                    _log.exception("in the pad")
+                    said = f"{type(error).__name__}: {error}", "error"
+                if said:
+                    self._status.value = PAGE.status(*said)
+
     def _update(self):
         """Make all that is seen from the strokes, the brush and the switch."""
+        if self.sketch.pen_down and self._waiting:
+            return
         self._waiting, self._updates = False, self._updates + 1
         choice, strokes = self._switch.value, self._strokes()
         shown = ["correct", "faulty"] if choice == "both" else [choice]
@@ -268,15 +273,18 @@ class Pad:
             self.canvas = rasterize(strokes, self.sketch.brush_px)
             seen = {path: self._see(path) for path in {"correct", *shown}}
         finally:
-            views = [(path, *seen.get(path, (None, ()))) for path in shown]
+            self._views = [(path, *seen.get(path, (None, ()))) for path in shown]
             correct, faulty = (seen.get(path, [None]) for path in ("correct", "faulty"))
             self.prediction, self.faulty = correct[0], faulty[0]
-            hint = self._missing if seen else "No answer."
-            pen, numbers = self.sketch.pen_down, self._numbers.value
+            pen, hint = self.sketch.pen_down, self._missing if seen else "No answer."
             about = self._updates, len(strokes) - pen, pen, self.sketch.brush_px
-            self._answer.value = PAGE.answers(*about, views, hint, SURE, numbers)
-            self._stages.value = PAGE.stages(views, numbers)
-            self._inside.value = self._look_inside() if self._open.value else ""
+            how = self._views, hint, SURE, self._numbers.value
+            self._answer.value = PAGE.answers(*about, *how)
+            _later(REST_MS, self._take, self._show_rest)
+
+    def _show_rest(self):
+        self._stages.value = PAGE.stages(self._views, self._numbers.value)
+        self._inside.value = self._look_inside() if self._open.value else ""
 
     def _see(self, path):
         """The answer on this path and the stages before it, as far as there are any."""
