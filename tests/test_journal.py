@@ -7,35 +7,30 @@ import subprocess
 import sys
 import time
 from contextlib import closing
+from dataclasses import replace
 from functools import partial
 from hashlib import sha256
 from threading import Timer
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
-from mnistlab.checks import Reference
+from mnistlab.checks import Alarm, Reference
+from mnistlab.classifier import Prediction
 from mnistlab.journal import Journal, JournalError
+from mnistlab.preprocess import Stage
 from mnistlab.strokes import rasterize
 
 ONE = [np.array([[140.0, 40.0], [139.5, 130.25], [140.0, 240.0]])]
 EMPTY = np.zeros((280, 280), np.uint8)
 
 
-def said(label, confidence=0.9, milliseconds=1.5, mean=0.0, alarms=()):
-    """What Journal.record reads of a Prediction."""
-    probabilities = np.full(10, (1 - confidence) / 9, np.float32)
-    probabilities[label or 0] = confidence
-    stages = [np.zeros((280, 280)), np.full((28, 28), mean)]
-    return SimpleNamespace(
-        label=label,
-        probabilities=probabilities,
-        logits=np.log(probabilities),
-        milliseconds=milliseconds,
-        alarms=tuple(SimpleNamespace(name=name) for name in alarms),
-        stages=tuple(SimpleNamespace(image=image) for image in stages),
-    )
+def said(label, confidence=0.9, mean=0.0, alarms=()):
+    logits = np.zeros(10, np.float32)
+    logits[label or 0] = np.log(9 * confidence / (1 - confidence))
+    alarms = [Alarm(name, "border", 0.0, 0.0, 0.0, "normalize") for name in alarms]
+    stages = [Stage("original", EMPTY), Stage("normalize", np.full((28, 28), mean))]
+    return Prediction(label, "", logits, stages, alarms, 1.5)
 
 
 def keep(journal, label=1, answer=1, **more):
@@ -101,17 +96,15 @@ def test_drift_looks_at_the_last_fifty_and_not_at_fewer_than_five(journal):
 
 
 def test_a_row_says_what_was_seen(journal):
-    prediction = said(2, mean=0.25, alarms=("ink", "polarity"))
-    prediction.logits = np.array([1000.0] + [0.0] * 9)  # would overflow if naive
-    canvas = rasterize(ONE)
+    canvas, logits = rasterize(ONE), np.array([1000.0] + [0.0] * 9)  # not naively
+    prediction = replace(said(2, mean=0.25, alarms=("ink", "polarity")), logits=logits)
     journal.record(ONE, canvas, prediction, checkpoint="abc")
     columns = "strokes, canvas_sha256, predicted, mean, energy, alarms, label"
     (row,) = sql(journal, [f"SELECT {columns}, checkpoint_sha256 FROM drawings"])
     assert json.loads(row[0]) == [ONE[0].tolist()]
     assert row[1] == sha256(canvas.tobytes()).hexdigest()
     assert row[2:] == (2, 0.25, -1000, '["ink", "polarity"]', None, "abc")
-    blank = said(None)
-    blank.probabilities = blank.logits = np.full(10, np.nan)
+    blank = replace(said(None), logits=np.full(10, np.nan))
     row = journal.record([], EMPTY, blank)
     assert np.isnan(journal.report().confidence).tolist() == [False, True]
     assert journal.record(ONE, EMPTY, said(7), label=7, row=row) == row
