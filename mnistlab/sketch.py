@@ -103,7 +103,7 @@ class Sketch:
         if self._draft and not self.pen_down and (text := self._text()) != self._kept:
             self._draft.parent.mkdir(parents=True, exist_ok=True)
             write_atomically(self._draft, text.encode())
-            self._kept = text
+            self._kept, self.trouble = text, ""
 
     def _text(self) -> str:
         return json.dumps({"brush_px": self.brush_px, "strokes": self.strokes})

@@ -146,7 +146,8 @@ def test_a_draft_that_is_none_is_said_and_stays_until_the_next_stroke(draft, tex
     assert sketch.strokes == [] and "draft.json holds no drawing" in sketch.trouble
     assert draft.read_text() == text
     stroke(sketch, (60, 60), (60, 220))
-    assert Sketch(draft).strokes == sketch.strokes and Sketch(draft).trouble == ""
+    assert Sketch(draft).strokes == sketch.strokes
+    assert sketch.trouble == Sketch(draft).trouble == ""
 
 
 def test_a_draft_of_another_size_is_brought_onto_the_canvas(draft):
