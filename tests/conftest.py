@@ -10,15 +10,10 @@ import numpy as np
 import pytest
 
 from mnistlab import data
-from mnistlab.checks import Reference
-from mnistlab.classifier import Classifier
 from mnistlab.data import Digits
-from mnistlab.evaluation import predict_logits
-from mnistlab.models import FastCNN, torch
 from mnistlab.preprocess import MNIST_PIPELINE, normalize, to_input
 from mnistlab.strokes import rasterize
 from mnistlab.synthetic import hand_images, handwrite
-from mnistlab.training import fit
 
 hypothesis.settings.register_profile("any machine", deadline=None)
 hypothesis.settings.load_profile("any machine")
@@ -91,6 +86,12 @@ def mnist():
 
 
 def quick_classifier(train: Digits, epochs: float):
+    from mnistlab.checks import Reference  # strokes are tested without torch
+    from mnistlab.classifier import Classifier
+    from mnistlab.evaluation import predict_logits
+    from mnistlab.models import FastCNN, torch
+    from mnistlab.training import fit
+
     torch.manual_seed(0)
     model = FastCNN()
     fit(model, train, epochs=epochs, bfloat16=False, progress=False)
