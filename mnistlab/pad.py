@@ -38,6 +38,7 @@ FRAME_MS, FRAMES = 30, 50  # of a replay
 SCALE = 2  # pixels of the browser's canvas for one of ours: sharp on fine screens
 LAST = 50  # drawings that are counted when one is kept
 SURE = 0.75  # probability from which an answer is shown without a doubt
+PATHS = "correct", "faulty"  # from a drawing to an answer
 FOLDER = Path(__file__).parent
 # JupyterLab runs the callbacks of one widget on two threads, and ipycanvas's queue of
 # commands belongs to the process, so one lock guards all pads.
@@ -241,11 +242,9 @@ class Pad:
         report = self.journal.report(last=LAST)
         answer = getattr(self.prediction, "label", None)
         found = "" if answer in (None, label) else f" It said {answer}: you found one."
-        return (
-            f"Kept as a {label}.{found} Of your {'last ' * (report.n == LAST)}"
-            f"{report.labelled} drawings the network had {report.confusion.trace()} "
-            "right."
-        ), "kept"
+        of = f"{'last ' * (report.n == LAST)}{report.labelled} labelled drawings"
+        right = f"Of your {of} the network had {report.confusion.trace()} right."
+        return f"Kept as a {label}.{found} {right}", "kept"
 
     # --- seeing -------------------------------------------------------------------
 
@@ -267,15 +266,14 @@ class Pad:
             return
         self._waiting, self._updates = False, self._updates + 1
         choice, strokes = self._switch.value, self._strokes()
-        shown = ["correct", "faulty"] if choice == "both" else [choice]
+        shown = PATHS if choice == "both" else [choice]
         seen = {}  # if what follows raises; the status says why
         try:
             self.canvas = rasterize(strokes, self.sketch.brush_px)
             seen = {path: self._see(path) for path in {"correct", *shown}}
         finally:
             self._views = [(path, *seen.get(path, (None, ()))) for path in shown]
-            correct, faulty = (seen.get(path, [None]) for path in ("correct", "faulty"))
-            self.prediction, self.faulty = correct[0], faulty[0]
+            self.prediction, self.faulty = (seen.get(path, [None])[0] for path in PATHS)
             pen, hint = self.sketch.pen_down, self._missing if seen else "No answer."
             about = self._updates, len(strokes) - pen, pen, self.sketch.brush_px
             how = self._views, hint, SURE, self._numbers.value
@@ -337,8 +335,8 @@ class Pad:
         self._status.add_class("mnistlab-says")
         self._numbers = Checkbox(description="Numbers", indent=False)
         self._open = Checkbox(description="Look inside", indent=False)
-        choices = ["correct", "faulty", "both"]
-        self._switch = RadioButtons(options=choices, orientation="horizontal")
+        options = [*PATHS, "both"]
+        self._switch = RadioButtons(options=options, orientation="horizontal")
         self._brush = IntSlider(self.sketch.brush_px, *BRUSHES_PX, description="Brush")
         controls = [self._brush, self._numbers, self._open]
         for control in *controls, self._switch:

@@ -367,7 +367,7 @@ def test_a_label_keeps_what_was_seen_and_a_second_one_corrects_it(pad):
     assert "no drawing" in status(pad) and len(pad.journal) == 0
     stroke(pad, *ONE)
     pad.save(7)
-    assert "Kept as a 7. It said 1: you found one. Of your 1 dr" in status(pad)
+    assert "Kept as a 7. It said 1: you found one. Of your 1 la" in status(pad)
     pad.save(1)
     assert "found" not in status(pad) and "had 1 right" in status(pad)
     with sqlite3.connect(pad.journal.path) as connection:
