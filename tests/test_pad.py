@@ -362,7 +362,7 @@ def test_threads_that_draw_and_switch_at_once_end_in_one_true_picture(pad):
 # --- remembering ----------------------------------------------------------------------
 
 
-def test_a_label_keeps_what_was_seen_and_a_second_one_corrects_it(pad):
+def test_a_label_keeps_what_was_seen_and_a_second_one_corrects_it(pad, monkeypatch):
     pad.save(3)
     assert "no drawing" in status(pad) and len(pad.journal) == 0
     stroke(pad, *ONE)
@@ -389,6 +389,9 @@ def test_a_label_keeps_what_was_seen_and_a_second_one_corrects_it(pad):
     back = pad.journal.drawings()
     assert back.labels.tolist() == [1, 2, 5, 6]
     assert checked(back.strokes[-1]) == pad.sketch.strokes
+    monkeypatch.setattr(pad_module, "LAST", 3)
+    pad.save(1)
+    assert "Of your last 3 labelled drawings the network had 1 right" in status(pad)
     pad.journal.path.unlink()  # a row that is gone is said once
     pad.save(7)
     pad.save(7)
