@@ -25,6 +25,7 @@ VERSION = 1
 PATIENCE_S = 10.0  # how long a call waits for another program's transaction
 RECENT = 50  # drawings, by which drift is judged
 ALL = -1
+DIGITS = {None, *range(10)}
 TABLE = f"""BEGIN IMMEDIATE; CREATE TABLE IF NOT EXISTS drawings (
     id INTEGER PRIMARY KEY,
     saved_at TEXT NOT NULL DEFAULT (strftime('%Y-%m-%dT%H:%M:%fZ', 'now')),
@@ -53,7 +54,7 @@ class JournalError(RuntimeError):
 
 
 def _digit(value) -> int | None:
-    if value not in (None, *range(10)):
+    if value not in DIGITS:
         raise ValueError(f"{value!r} is no digit; expected 0 to 9, or None")
     return None if value is None else int(value)
 
