@@ -102,7 +102,7 @@ def serve(kind, folder, *options, comms="perCommTarget", token=TOKEN, port=None)
     try:
         for line in process.stdout:
             log.append(line)
-            if f"127.0.0.1:{port}" in line:
+            if f":{port}/" in line:
                 break
         else:
             raise RuntimeError("the server did not start:\n" + "".join(log))
