@@ -16,6 +16,7 @@ from mnistlab.strokes import rasterize
 from mnistlab.synthetic import handwrite
 
 GOLDEN_TOLERANCE = 0.05  # logits; other processors and Pillows stay far below
+FINITE = -3.4e38, 3.4e38  # float32
 
 
 class GoldenError(checkpoint.CheckpointError):
@@ -26,8 +27,8 @@ class GoldenError(checkpoint.CheckpointError):
 class Prediction:
     """What the network made of one drawing, and whether to believe it."""
 
-    label: int | None  # None where it abstains
-    reason: str  # why it abstains, or ""
+    label: int | None  # None where it abstains: reason says why
+    reason: str
     logits: np.ndarray = field(repr=False)  # float32 (10,); nan on a blank canvas
     stages: tuple[Stage, ...] = field(repr=False)
     alarms: tuple[Alarm, ...]
@@ -55,28 +56,22 @@ class Classifier:
     threshold: float = 0.0  # a less probable answer is refused: that is no digit
 
     def __post_init__(self):
-        if not (isinstance(self.threshold, int | float) and 0 <= self.threshold < 1):
-            raise ValueError(
-                f'the threshold of "no digit" is {self.threshold!r}; expected a '
-                "probability from 0 (refuse nothing) to below 1. Train it anew."
-            )
+        if not isinstance(self.threshold, int | float) or not 0 <= self.threshold < 1:
+            found = f'the threshold of "no digit" is {self.threshold!r}'
+            raise ValueError(f"{found}; expected a probability below 1. Train it anew.")
 
     @classmethod
     def load(cls, path: Path = checkpoint.ARTIFACTS / "best_model.pt") -> "Classifier":
-        """The classifier of a checkpoint, after its golden test.
+        """The classifier of a checkpoint, after its golden test; CheckpointError.
 
-        Without a threshold on its card it refuses nothing. Raises what checkpoint.load
-        raises; CheckpointError for a card of another version; GoldenError.
+        Without a threshold on its card it refuses nothing.
         """
         saved = checkpoint.load(path)
-        reference = saved.card.get("reference")
+        about = {"sha256": saved.sha256, "threshold": saved.card.get("threshold", 0.0)}
         try:
-            classifier = cls(
-                saved.model,
-                Reference.from_card(reference) if reference else None,
-                sha256=saved.sha256,
-                threshold=saved.card.get("threshold", 0.0),
-            )
+            if reference := saved.card.get("reference"):
+                about["reference"] = Reference.from_card(reference)
+            classifier = cls(saved.model, **about)
         except ValueError as error:
             raise checkpoint.CheckpointError(f"{Path(path).name}: {error}") from error
         if saved.golden:
@@ -84,7 +79,6 @@ class Classifier:
         return classifier
 
     def with_pipeline(self, pipeline: Pipeline) -> "Classifier":
-        """The same network and checks behind other steps; nothing is tested."""
         return replace(self, pipeline=pipeline)
 
     def __call__(self, canvas: np.ndarray) -> Prediction:
@@ -99,13 +93,12 @@ class Classifier:
             alarms = self.reference.check(stages) if self.reference else ()
             logits = self._logits(stages[-1].image)
             if not np.isfinite(logits).all():
-                worst = float(logits[~np.isfinite(logits)][0])
-                most = float(np.finfo(np.float32).max)
-                alarm = Alarm("logits", "logit", worst, -most, most, "network")
-                alarms = tuple(sorted([*alarms, alarm], key=lambda a: not a.serious))
+                found = float(logits[~np.isfinite(logits)][0]), *FINITE
+                alarms += (Alarm("logits", "logit", *found, "network"),)
             elif (sure := float(softmax(logits).max())) < self.threshold:
-                bounds = self.threshold, 1.0
-                alarms += (Alarm("no digit", "probability", sure, *bounds, "network"),)
+                found = sure, self.threshold, 1.0
+                alarms += (Alarm("no digit", "probability", *found, "network"),)
+            alarms = tuple(sorted(alarms, key=lambda alarm: not alarm.serious))
         # The one place where an answer is refused: a reason, and no label.
         reason = next((str(alarm) for alarm in alarms if alarm.serious), "")
         label = None if reason else int(logits.argmax())
@@ -113,13 +106,12 @@ class Classifier:
         return Prediction(label, reason, logits, stages, alarms, milliseconds)
 
     def _logits(self, image: np.ndarray) -> np.ndarray:
-        device = next(self.model.parameters()).device
-        inputs = torch.from_numpy(np.ascontiguousarray(image))[None, None].to(device)
+        inputs = torch.from_numpy(np.ascontiguousarray(image))[None, None]
         threads = torch.get_num_threads()
         torch.set_num_threads(1)  # for one picture, waking a second costs more
         try:
             with eval_mode(self.model):
-                return self.model(inputs)[0].cpu().numpy()
+                return self.model(inputs)[0].numpy()
         finally:
             torch.set_num_threads(threads)
 
@@ -134,8 +126,7 @@ class Classifier:
     def test_golden(self, golden: dict[str, torch.Tensor]) -> None:
         """Raise GoldenError unless the recorded canvases give their logits.
 
-        It catches what no statistic of pixels sees: a transposed input has exactly
-        the border, ink and size that it should have.
+        No statistic of pixels sees a transposed input, for instance.
         """
         found = [self(canvas).logits for canvas in golden["canvases"].numpy()]
         off = np.abs(np.stack(found) - golden["logits"].numpy()).max()
@@ -143,6 +134,5 @@ class Classifier:
             steps = " > ".join(step.__name__ for step in self.pipeline)
             raise GoldenError(
                 f"the recorded drawings give logits up to {off:.3g} away from theirs "
-                f"(allowed: {GOLDEN_TOLERANCE}). Network or pipeline, {steps}, are not "
-                "those of the training."
+                f"({GOLDEN_TOLERANCE} is allowed): the network, or {steps}, is another."
             )

@@ -1,6 +1,5 @@
 // What only the browser can do for the pad: hold the pen fast and show its ink at once,
 // tell a busy kernel from a dead one, and give everything a name that is read aloud.
-// Without it the pad still draws, as ipycanvas does by itself.
 // Run once for each view, with `element` inside it, or about to be.
 
 let pad = null, sheet = null;
@@ -28,17 +27,16 @@ function layPen(canvas) {
     const box = canvas.getBoundingClientRect(), scale = SIZE / box.width;
     return [(clientX - box.left) * scale, (clientY - box.top) * scale];
   };
-  const send = (type, places = []) => {
+  const send = (type, places) => {
     // ipycanvas has a message with many places: that of many fingers.
     const box = canvas.getBoundingClientRect(), scale = box.width / SIZE;
     const touches = places.map(([x, y]) => ({
       clientX: box.left + x * scale, clientY: box.top + y * scale}));
     canvas.dispatchEvent(Object.assign(new Event(type, {cancelable: true}), {touches}));
   };
-  const flush = () => {
+  const flush = (type = "touchmove") => {
     frame = 0;
-    if (points.length) send("touchmove", points);
-    points = [];
+    send(type, points.splice(0));
   };
   const open = () => {
     if (!begun) send("touchstart", [traces.at(-1)[0]]);
@@ -72,14 +70,13 @@ function layPen(canvas) {
     trace(traces.at(-1).slice(-2));
     points.push(at);
     if (Math.hypot(at[0] - x, at[1] - y) > FEW_PX) open();
-    if (begun) frame ||= requestAnimationFrame(flush);
+    if (begun) frame ||= requestAnimationFrame(() => flush());
   };
   const end = () => {
     pointer = null;
     cancelAnimationFrame(frame);
     open();
-    flush();
-    send("touchend");
+    flush("touchend");
     expect();
   };
   const forget = () => {  // two fingers that came together
@@ -110,12 +107,14 @@ function layPen(canvas) {
       if (event.pointerId === pointer) end();
     });
   sheet.addEventListener("keydown", event => {
-    const known = event.ctrlKey || event.metaKey ? /^[zy]$/i : /^(Delete|Backspace)$/;
-    if (!known.test(event.key)) return;  // Tab, Escape and the rest are the page's
+    const held = event.ctrlKey || event.metaKey, name = event.key.toLowerCase();
+    const tool = held && name === "z" ? (event.shiftKey ? "Redo" : "Undo")
+      : held && name === "y" ? "Redo" : /^(delete|backspace)$/.test(name) && "Clear";
+    if (!tool) return;  // Tab, Escape and the rest are the page's
     event.preventDefault();
     event.stopPropagation();
-    canvas.dispatchEvent(new KeyboardEvent("keydown", event));
-    expect();
+    const tools = [...pad.querySelectorAll(".mnistlab-tools button")];
+    tools.find(one => one.textContent.trim() === tool).click();
   });
   return {
     drawing: () => pointer !== null,

@@ -1,6 +1,5 @@
 """A drawing that is being made: strokes, undo and redo, and a draft on the disk.
 
-No widgets and no network: whoever has a pen, a page or a test, moves it from outside.
 A drawing that could not be drawn never replaces one that can.
 """
 
@@ -29,10 +28,10 @@ def checked(strokes) -> Strokes:
     """
     arrays = [np.asarray(stroke, dtype=float) for stroke in strokes]
     for number, stroke in enumerate(arrays):
-        if stroke.shape != (len(stroke), 2) or not 0 < len(stroke) <= POINTS:
-            raise ValueError(f"stroke {number} is {stroke.shape}, expected (n, 2)")
-        if not (np.abs(stroke) <= FARTHEST_PX).all():  # False for NaN, too
-            raise ValueError(f"stroke {number} has a point that is nowhere to be drawn")
+        is_near = (np.abs(stroke) <= FARTHEST_PX).all()  # False for NaN, too
+        if stroke.shape != (len(stroke), 2) or not len(stroke) or not is_near:
+            found = f"stroke {number} has the shape {stroke.shape}"
+            raise ValueError(f"{found}; expected (n, 2), within {FARTHEST_PX:,} px")
     if (count := sum(map(len, arrays))) > POINTS:
         raise ValueError(f"{count:,} points; expected {POINTS:,} at most")
     return [[tuple(point) for point in stroke.tolist()] for stroke in arrays]
@@ -47,11 +46,9 @@ class Sketch:
 
     def __init__(self, draft: str | Path | None = None):
         self.strokes: Strokes = []
-        self.brush_px = BRUSH_PX
+        self.brush_px, self.trouble = BRUSH_PX, ""
         self.pen_down = False  # the last stroke goes on
-        self.trouble = ""
-        self._past: list[Strokes] = []
-        self._future: list[Strokes] = []
+        self._past, self._future = [], []
         self._draft = draft and Path(draft)
         if self._draft and self._draft.exists():
             self._take_up()
@@ -62,45 +59,34 @@ class Sketch:
         self._change([*self.strokes, [_on_canvas(x, y)]])
         self.pen_down = True
 
-    def move(self, x: float, y: float) -> bool:
-        """Go on with the stroke; whether that made it longer."""
+    def move(self, x: float, y: float) -> None:
+        """Go on with the stroke, if there is one and that makes it longer."""
         point = _on_canvas(x, y)
-        if not self.pen_down or point == self.strokes[-1][-1]:
-            return False
-        if sum(map(len, self.strokes)) >= POINTS:
-            raise ValueError(f"a drawing has at most {POINTS:,} points: Clear, or Undo")
-        self.strokes[-1].append(point)
-        return True
-
-    def lift(self) -> bool:
-        """End the stroke; whether there was one."""
-        was_down, self.pen_down = self.pen_down, False
-        return was_down
+        if self.pen_down and point != self.strokes[-1][-1]:
+            if sum(map(len, self.strokes)) >= POINTS:
+                raise ValueError(f"{POINTS:,} points are the most: Clear, or Undo")
+            self.strokes[-1].append(point)
 
     def replace(self, strokes) -> None:
         """Make it another drawing; raises what checked() raises, changing nothing."""
         if (strokes := checked(strokes)) != self.strokes:
             self._change(strokes)
-            self.lift()
 
     def _change(self, strokes: Strokes) -> None:
         self._past = [*self._past, self.strokes][-STEPS:]
-        self._future = []
-        self.strokes = strokes
+        self.strokes, self._future, self.pen_down = strokes, [], False
 
-    def undo(self) -> bool:
-        return self._step(self._past, self._future)
+    def undo(self) -> None:
+        self._step(self._past, self._future)
 
-    def redo(self) -> bool:
-        return self._step(self._future, self._past)
+    def redo(self) -> None:
+        self._step(self._future, self._past)
 
-    def _step(self, source: list[Strokes], target: list[Strokes]) -> bool:
-        self.lift()
-        if not source:
-            return False
-        target.append(self.strokes)
-        self.strokes = source.pop()
-        return True
+    def _step(self, source: list[Strokes], target: list[Strokes]) -> None:
+        self.pen_down = False
+        if source:
+            target.append(self.strokes)
+            self.strokes = source.pop()
 
     def frames(self, count: int) -> Iterator[Strokes]:
         """The drawing as it came to be, from nothing to all, in some count steps."""
@@ -117,7 +103,7 @@ class Sketch:
         if self._draft and not self.pen_down and (text := self._text()) != self._kept:
             self._draft.parent.mkdir(parents=True, exist_ok=True)
             write_atomically(self._draft, text.encode())
-            self._kept = text
+            self._kept, self.trouble = text, ""
 
     def _text(self) -> str:
         return json.dumps({"brush_px": self.brush_px, "strokes": self.strokes})
@@ -128,17 +114,14 @@ class Sketch:
                 raise ValueError(f"{size:,} bytes, expected {DRAFT_BYTES:,} at most")
             kept = json.loads(self._draft.read_text())
             brush_px = int(np.clip(kept["brush_px"], *BRUSHES_PX))
-            strokes = [
-                [_on_canvas(x, y) for x, y in one] for one in checked(kept["strokes"])
-            ]
+            drawing = checked(kept["strokes"])
         except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
-            self.trouble = (
-                f"{self._draft.name} holds no drawing, so this pad begins empty and "
-                f"its next stroke replaces that ({type(error).__name__}: {error})."
-            )
-            return
-        self.brush_px, self.strokes = brush_px, strokes
-        self._past = [strokes[:count] for count in range(len(strokes))][-STEPS:]
+            found = f"{self._draft.name} holds no drawing ({error!r:.99})"
+            self.trouble = f"{found}: this pad begins empty, and will be kept there."
+        else:
+            self.brush_px = brush_px
+            self.strokes = [[_on_canvas(*point) for point in one] for one in drawing]
+            self._past = [self.strokes[:n] for n in range(len(drawing))][-STEPS:]
 
 
 def _on_canvas(*place: float) -> tuple[float, ...]:

@@ -11,9 +11,9 @@ import pytest
 
 from mnistlab import data
 from mnistlab.data import Digits
-from mnistlab.preprocess import center_of_mass, crop_to_ink, fit_20x20
+from mnistlab.preprocess import MNIST_PIPELINE, normalize, to_input
 from mnistlab.strokes import rasterize
-from mnistlab.synthetic import handwrite
+from mnistlab.synthetic import hand_images, handwrite
 
 hypothesis.settings.register_profile("any machine", deadline=None)
 hypothesis.settings.load_profile("any machine")
@@ -22,28 +22,28 @@ hypothesis.settings.load_profile("any machine")
 @pytest.fixture(scope="session", autouse=True)
 def no_network():
     """Only this machine can be reached, so that no test waits for another one."""
-    lookup, connect = socket.getaddrinfo, socket.socket.connect
 
-    def local(host):
-        return host in (None, "", "localhost", "::1", socket.gethostname()) or str(
-            host
-        ).startswith("127.")
+    def guard(call, host_of):
+        def guarded(*where, **more):
+            host = host_of(*where)
+            if host in (None, "", "localhost", "::1", socket.gethostname()) or (
+                str(host).startswith("127.")
+            ):
+                return call(*where, **more)
+            raise OSError(f"tests have no network, and {host} was called")
 
-    def guarded_lookup(host, *rest, **more):
-        if local(host):
-            return lookup(host, *rest, **more)
-        raise OSError(f"tests have no network, and {host} was looked up")
+        return guarded
 
-    def guarded_connect(self, address):
+    def called(self, address):
         # A datagram socket sends nothing here: Dask learns its own address this way.
-        stream = self.type == socket.SOCK_STREAM and self.family != socket.AF_UNIX
-        if stream and not local(address[0]):
-            raise OSError(f"tests have no network, and {address} was called")
-        return connect(self, address)
+        is_stream = self.type == socket.SOCK_STREAM and self.family != socket.AF_UNIX
+        return address[0] if is_stream else None
 
+    lookup = guard(socket.getaddrinfo, lambda host, *_: host)
+    connect = guard(socket.socket.connect, called)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(socket, "getaddrinfo", guarded_lookup)
-        patch.setattr(socket.socket, "connect", guarded_connect)
+        patch.setattr(socket, "getaddrinfo", lookup)
+        patch.setattr(socket.socket, "connect", connect)
         patch.setenv("no_proxy", "*")  # a proxy would not find our own servers
         yield
 
@@ -56,7 +56,7 @@ def write_digits():
         rng = np.random.default_rng(seed)
         labels = rng.permutation(np.arange(n) % 10)
         canvases = [rasterize(handwrite(digit, seed=rng)) for digit in labels.tolist()]
-        images = [center_of_mass(fit_20x20(crop_to_ink(c))) for c in canvases]
+        images = [to_input(canvas, MNIST_PIPELINE[:-1]) for canvas in canvases]
         return Digits(np.stack(images), labels, "the scripted hand")
 
     return write
@@ -90,7 +90,6 @@ def quick_classifier(train: Digits, epochs: float):
     from mnistlab.classifier import Classifier
     from mnistlab.evaluation import predict_logits
     from mnistlab.models import FastCNN, torch
-    from mnistlab.preprocess import normalize
     from mnistlab.training import fit
 
     torch.manual_seed(0)
@@ -104,8 +103,6 @@ def quick_classifier(train: Digits, epochs: float):
 @pytest.fixture(scope="session")
 def classifier():
     """A small network that has learnt the scripted hand, and its reference."""
-    from mnistlab.synthetic import hand_images
-
     return quick_classifier(hand_images(600, seed=1), epochs=4)
 
 

@@ -14,37 +14,29 @@ import threading
 from contextlib import contextmanager
 from pathlib import Path
 
-import nbformat
 import numpy as np
+from nbformat import v4, write
 
 from mnistlab.strokes import CANVAS_PX
 
 REPOSITORY = Path(__file__).parents[1]
-SERVE = REPOSITORY / "tools" / "serve.py"
 CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium")
 TOKEN = "a-token-of-the-tests"
 KERNELS = ".mnistlab-canvas canvas:not(.mnistlab-sheet)"  # the kernel paints it
 SECONDS = 1000  # Playwright counts milliseconds
-
-# A pad with an untrained network: the same seed makes the same one in a test.
 NOTEBOOK = """\
 import os
-import torch
 from mnistlab.classifier import Classifier
+from mnistlab.faults import invert
 from mnistlab.journal import Journal
-from mnistlab.models import build
 from mnistlab.pad import Pad
 from mnistlab.preprocess import MNIST_PIPELINE
-def invert(image):
-    return 255 - image
 with open("kernel.pid", "w") as file:
     file.write(str(os.getpid()))
-torch.manual_seed(0)
-classifier = Classifier(build("FastCNN").eval())
 fault = (invert, *MNIST_PIPELINE)
 journal = Journal("journal.sqlite")
-pad = Pad(classifier, fault=fault, journal=journal, draft="draft.json")
-"""
+pad = Pad(Classifier.load(), fault=fault, journal=journal, draft="draft.json")
+pad"""
 IDLE = """() => {
     const notebook = window.jupyterapp?.shell?.currentWidget;
     const kernel = notebook?.sessionContext?.session?.kernel;
@@ -52,47 +44,44 @@ IDLE = """() => {
 }"""
 
 
-def write_notebook(path, cells):
-    notebook = nbformat.v4.new_notebook(cells=cells)
-    notebook.metadata.kernelspec = {
-        "name": "python3",
-        "display_name": "Python 3",
-        "language": "python",
-    }
-    nbformat.write(notebook, path)
+def write_notebook(folder, *sources):
+    notebook = v4.new_notebook(cells=[v4.new_code_cell(text) for text in sources])
+    notebook.metadata.kernelspec = {"name": "python3", "display_name": "Python 3"}
+    write(notebook, folder / "pad.ipynb")
+
+
+def free_port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
 
 
 @contextmanager
-def serve(kind, folder, *options, comms="perCommTarget", token=TOKEN):
+def serve(kind, folder, *options, comms="perCommTarget", token=TOKEN, port=None):
     """Serve folder/pad.ipynb by tools/serve.py; yield its address.
 
     comms: JupyterLab's setting commsOverSubshells, by default its own default.
     """
-    settings = folder / "jupyter"
+    settings, port = folder / "jupyter", port or free_port()
     user = settings / "lab/user-settings/@jupyterlab/apputils-extension"
     user.mkdir(parents=True, exist_ok=True)
-    (user / "notification.jupyterlab-settings").write_text(
-        json.dumps({"fetchNews": "false", "checkForUpdates": False})
-    )
-    (user / "kernels-settings.jupyterlab-settings").write_text(
-        json.dumps({"commsOverSubshells": comms})
-    )
+    news = {"fetchNews": "false", "checkForUpdates": False}
+    for name, said in (
+        ("notification", news),
+        ("kernels", {"commsOverSubshells": comms}),
+    ):
+        name += "-settings" * (name == "kernels")
+        (user / f"{name}.jupyterlab-settings").write_text(json.dumps(said))
     names = (
         "JUPYTER_CONFIG_DIR",
         "JUPYTER_DATA_DIR",
         "JUPYTER_RUNTIME_DIR",
         "IPYTHONDIR",
     )
-    environment = {
-        **os.environ,
-        **{name: str(settings) for name in names},
-        "PYTHONPATH": str(REPOSITORY),
-    }
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    command = [sys.executable, str(SERVE), kind, f"--port={port}"]
-    command += ["--no-browser", *options]
+    environment = dict(os.environ, PYTHONPATH=str(REPOSITORY))
+    environment |= dict.fromkeys(names, str(settings))
+    script = REPOSITORY / "tools" / "serve.py"
+    command = [sys.executable, script, kind, f"--port={port}", "--no-browser", *options]
     if kind == "lab":
         command += [f"--IdentityProvider.token={token}"]
         command += [f"--ServerApp.root_dir={folder}", "--ServerApp.port_retries=0"]
@@ -102,23 +91,18 @@ def serve(kind, folder, *options, comms="perCommTarget", token=TOKEN):
         # A context that a test closes says no goodbye, so its kernel stays a while.
         command += ["--pages=30"] * (not any("--pages" in one for one in options))
         command += [f"--token={token}"] * (token is not None)
-        command += [str(folder / "pad.ipynb")]
+        command += [folder / "pad.ipynb"]
         address = f"http://127.0.0.1:{port}/?token={token}"
+    pipe = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
     process = subprocess.Popen(
-        command,
-        env=environment,
-        cwd=folder,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        start_new_session=True,
+        command, env=environment, cwd=folder, start_new_session=True, **pipe
     )
     log = []
     reader = threading.Thread(target=log.extend, args=(process.stdout,))
     try:
         for line in process.stdout:
             log.append(line)
-            if f"127.0.0.1:{port}" in line:
+            if f":{port}/" in line:
                 break
         else:
             raise RuntimeError("the server did not start:\n" + "".join(log))
@@ -138,36 +122,34 @@ def chromium():
     from playwright.sync_api import sync_playwright  # not needed to serve a page
 
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(
-            executable_path=CHROMIUM, args=["--no-sandbox"]
-        )
-        yield browser
-        browser.close()
+        launch, how = playwright.chromium.launch, ["--no-sandbox"]
+        yield launch(executable_path=CHROMIUM, args=how)
 
 
 class PadPage:
-    """A page with the pad, and a hand that draws on it."""
+    """A page with the pad, and a hand that draws on it; closed by leaving it."""
 
     def __init__(self, browser, kind, address, script="", **context):
         self.kind = kind
         self.page = browser.new_context(**context).new_page()
         self.page.set_default_timeout(40 * SECONDS)
         self._devtools = self.page.context.new_cdp_session(self.page)
-        self.errors, self.foreign = [], []
+        self.errors, self.answered = [], []
         self.page.on("pageerror", lambda error: self.errors.append(str(error)))
-        self.page.on("response", self._heard)
+        self.page.on("response", lambda reply: self.answered.append(reply.url))
         self.page.add_init_script(script)
         self.page.goto(address)
         if kind == "lab":
             self.page.wait_for_function(IDLE)
-            self.page.evaluate(
-                "() => { jupyterapp.commands.execute('notebook:run-all-cells'); }"
-            )
+            run = "jupyterapp.commands.execute('notebook:run-all-cells')"
+            self.page.evaluate(f"() => {{ {run}; }}")
         self.wait_until_painted()
 
-    def _heard(self, response):
-        if "://127.0.0.1:" not in response.url and "://" in response.url:
-            self.foreign.append(response.url)
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.page.context.close()
 
     @property
     def canvas(self):
@@ -182,12 +164,8 @@ class PadPage:
         """The kernel has answered and the canvas is black: it can be drawn on."""
         self.page.wait_for_selector(".mnistlab-sheet")
         self.wait_for(
-            """() => {
-                const canvas = document.querySelector(".mnistlab-canvas canvas");
-                if (!canvas) return false;
-                const pixels = canvas.getContext("2d").getImageData(0, 0, 9, 9).data;
-                return pixels[3] === 255;
-            }"""
+            """() => document.querySelector(".mnistlab-canvas canvas")
+                .getContext("2d").getImageData(0, 0, 9, 9).data[3] === 255"""
         )
 
     def wait_for(self, script, argument=None):
@@ -197,9 +175,12 @@ class PadPage:
         """The answer in the page is that of `count` finished strokes."""
         self.page.wait_for_selector(f'.answers[data-strokes="{count}"]')
 
-    def press(self, name, group=None):
-        place = self.page.locator(group).first if group else self.page
+    def press(self, name, group=".mnistlab-pad"):
+        place = self.page.locator(group).first
         place.get_by_role("button", name=name, exact=True).first.click()
+
+    def label_as(self, digit):
+        self.press(f"{digit}", ".mnistlab-seen .mnistlab-digits")
 
     def reset(self):
         self.page.get_by_label("correct").first.check()
@@ -223,9 +204,8 @@ class PadPage:
             mouse.move(*self.to_page(*point), steps=4)
         mouse.up()
 
-    def label(self, path="correct"):
-        answer = self.page.locator(f'.answer[data-path="{path}"]').first
-        return answer.get_attribute("data-label")
+    def label(self):
+        return self.page.locator(".answer").first.get_attribute("data-label")
 
     INK = """canvas => {
         const {width, height} = canvas;
@@ -234,48 +214,40 @@ class PadPage:
         return white * (280 / width) ** 2;
     }"""
 
-    def ink(self, view=0, layer=KERNELS):
+    def ink(self, layer=KERNELS):
         """How many pixels of the drawing are white, in the kernel's own canvas."""
-        return self.page.locator(layer).nth(view).evaluate(self.INK)
+        return self.page.locator(layer).first.evaluate(self.INK)
 
     def wait_for_ink(self, count, comparison=">", view=0, layer=KERNELS):
-        self.wait_for(
-            f"""([view, count]) => {{
-                const all = document.querySelectorAll("{layer}");
-                return ({self.INK})(all[view]) {comparison} count;
-            }}""",
-            [view, count],
-        )
+        found = f"({self.INK})(document.querySelectorAll('{layer}')[{view}])"
+        self.wait_for(f"() => {found} {comparison} {count}")
 
-    def sheet_is_clear(self):
+    def wait_for_a_clear_sheet(self):
         self.wait_for_ink(0, "===", layer=".mnistlab-sheet")
-        return True
 
-    def pixel(self, x, y):
+    def pixels(self, *places):
+        """Whether there is ink at these places."""
         return self.canvas.evaluate(
-            """(canvas, at) => {
-                const [x, y] = at.map(one => one * canvas.width / 280);
-                return canvas.getContext("2d").getImageData(x, y, 1, 1).data[0];
-            }""",
-            [x, y],
+            """(canvas, places) => places.map(place => {
+                const [x, y] = place.map(one => one * canvas.width / 280);
+                return canvas.getContext("2d").getImageData(x, y, 1, 1).data[0] > 127;
+            })""",
+            places,
         )
 
     def touch(self, kind, *points):
         touches = [dict(zip("xy", self.to_page(*p), strict=True)) for p in points]
-        self._devtools.send(
-            "Input.dispatchTouchEvent", {"type": kind, "touchPoints": touches}
-        )
+        said = {"type": kind, "touchPoints": touches}
+        self._devtools.send("Input.dispatchTouchEvent", said)
 
     def pen(self, *points):
         """With a stylus, in canvas pixels."""
-        kinds = ["mousePressed"] + ["mouseMoved"] * (len(points) - 1)
-        for kind, point in zip(
-            [*kinds, "mouseReleased"], [*points, points[-1]], strict=True
-        ):
-            where = dict(zip("xy", self.to_page(*point), strict=True))
-            how = {"pointerType": "pen", "button": "left", "buttons": 1}
-            where |= how | {"clickCount": int(kind != "mouseMoved")}
-            self._devtools.send("Input.dispatchMouseEvent", {"type": kind, **where})
+        kinds = ["Pressed", *["Moved"] * (len(points) - 1), "Released"]
+        how = {"pointerType": "pen", "button": "left", "buttons": 1, "clickCount": 1}
+        for kind, point in zip(kinds, [*points, points[-1]], strict=True):
+            x, y = self.to_page(*point)
+            said = {"type": f"mouse{kind}", "x": x, "y": y, **how}
+            self._devtools.send("Input.dispatchMouseEvent", said)
 
     REPLAY = """(sheet, strokes) => {
         const box = sheet.getBoundingClientRect(), scale = box.width / 280;

@@ -7,15 +7,15 @@ import time
 from types import SimpleNamespace
 from urllib.parse import urlsplit
 
-import jupyterlab.labapp
 import pad_page
 import pytest
-import voila.app
+from jupyterlab.labapp import LabApp
 from nbformat.v4 import new_code_cell, new_notebook
 from tornado.web import Finish, HTTPError
+from voila.app import Voila
 
 from tools import serve
-from tools.serve import PromptConnection, calm, main, usher
+from tools.serve import PromptConnection, main, usher
 
 ICON = "@jupyterlab/application-extension:faviconbusy"
 
@@ -23,24 +23,23 @@ ICON = "@jupyterlab/application-extension:faviconbusy"
 def launched(monkeypatch, application, *arguments):
     """What an application would have been started with."""
     calls = []
-    kept = {"open_browser": True}
-    monkeypatch.setattr(jupyterlab.labapp.LabApp, "serverapp_config", kept)
-
-    def launch(argv, **settings):
-        calls.append((argv, settings))
-
+    monkeypatch.setattr(LabApp, "serverapp_config", {"open_browser": True})
+    launch = lambda argv, **settings: calls.append((argv, settings))  # noqa: E731
     monkeypatch.setattr(application, "launch_instance", launch)
     main(*arguments)
     return calls[0]
 
 
 def test_lab_and_page_listen_on_this_machine_only_and_send_at_once(monkeypatch):
-    argv, _ = launched(monkeypatch, jupyterlab.labapp.LabApp, "lab", "--no-browser")
+    argv, _ = launched(monkeypatch, LabApp, "lab", "--no-browser")
     assert "--ServerApp.ip=127.0.0.1" in argv and argv[-1] == "--no-browser"
     assert "--ServerApp.allow_root=True" in argv
     name = "serve.PromptConnection"
     assert f"--ServerApp.kernel_websocket_connection_class={name}" in argv
-    argv, settings = launched(monkeypatch, voila.app.Voila, "app", "04.ipynb")
+    given = "--ServerApp.ip=::1"  # by hand, and so it wins
+    argv, _ = launched(monkeypatch, LabApp, "lab", given)
+    assert [option for option in argv if ".ip=" in option] == [given]
+    argv, settings = launched(monkeypatch, Voila, "app", "04.ipynb")
     config = settings["config"]
     assert argv == ["04.ipynb"] and config.Voila.ip == "127.0.0.1"
     assert config.Voila.kernel_websocket_connection_class is PromptConnection
@@ -59,19 +58,12 @@ def test_the_page_loads_nothing_from_elsewhere_and_is_framed_by_nobody():
 
 
 def test_lab_leaves_out_the_busy_icon_and_what_was_left_out_before(monkeypatch):
-    lab = jupyterlab.labapp.LabApp
-    launched(monkeypatch, lab, "lab")
-    assert lab.serverapp_config["open_browser"]
-    settings = lab.serverapp_config["tornado_settings"]
-    config = settings["page_config_hook"](None, {"a": 1, "disabledExtensions": ["b"]})
+    launched(monkeypatch, LabApp, "lab")
+    assert LabApp.serverapp_config["open_browser"]
+    calm = LabApp.serverapp_config["tornado_settings"]["page_config_hook"]
+    config = calm(None, {"a": 1, "disabledExtensions": ["b"]})
     assert config == {"a": 1, "disabledExtensions": ["b", ICON]}
     assert calm(None, {}) == {"disabledExtensions": [ICON]}
-
-
-def test_an_option_given_by_hand_wins(monkeypatch):
-    given = "--ServerApp.ip=::1"
-    argv, _ = launched(monkeypatch, jupyterlab.labapp.LabApp, "lab", given)
-    assert [option for option in argv if ".ip=" in option] == [given]
 
 
 def test_neither_lab_nor_app_is_refused_with_the_usage():
@@ -104,14 +96,13 @@ def visitor(kernels=0, draft="0123abcd"):
 
 def test_the_page_has_the_cells_tagged_for_it_or_else_all():
     cells = [new_code_cell(text) for text in "abc"]
-    notebook = usher(1)(visitor(), new_notebook(cells=cells), "")
-    assert len(notebook.cells) == 3
-    cells[1].metadata.tags = ["page"]
-    notebook = usher(1)(visitor(), new_notebook(cells=cells), "")
-    assert [cell.source for cell in notebook.cells] == ["b"]
+    for expected in "abc", "b":
+        notebook = usher(1)(visitor(), new_notebook(cells=cells), "")
+        assert [cell.source for cell in notebook.cells] == list(expected)
+        cells[1].metadata.tags = ["page"]
 
 
-def test_every_tab_is_given_a_draft_of_its_own():
+def test_every_tab_has_a_draft_of_its_own_and_there_are_not_too_many():
     sent = []
     for _ in range(2):
         new = visitor(draft=None)
@@ -120,9 +111,6 @@ def test_every_tab_is_given_a_draft_of_its_own():
         sent += new.sent
     assert all(re.fullmatch(r"/\?token=x&draft=[0-9a-f]{8}", one) for one in sent)
     assert len(set(sent)) == 2
-
-
-def test_as_many_pages_are_open_as_are_allowed_and_no_more():
     usher(2)(visitor(kernels=1), new_notebook(), "")
     with pytest.raises(HTTPError, match="All 2 pads are taken"):
         usher(2)(visitor(kernels=2), new_notebook(), "")
@@ -179,8 +167,8 @@ class Client:
 def served(tmp_path_factory):
     """A small page without a pad; two may be open, and one ends when it is idle."""
     folder = tmp_path_factory.mktemp("served")
-    cells = [new_code_cell("import os; print('tab', os.environ['QUERY_STRING'])")]
-    pad_page.write_notebook(folder / "pad.ipynb", cells)
+    said = "import os; print('tab', os.environ['QUERY_STRING'])"
+    pad_page.write_notebook(folder, said)
     (folder / "secret.txt").write_text("secret")
     idle = "--MappingKernelManager.cull_idle_timeout=12"
     often = "--MappingKernelManager.cull_interval=1"
@@ -210,34 +198,26 @@ def test_the_page_answers_who_has_the_token_and_came_by_our_name(served):
         status, text, _ = served.ask(path, **evil, **own)
         assert status in (403, 404) and kernel not in text, path
     assert served.channels(kernel, **evil, **own) in (403, 404)
-    forged = {"Cookie": "_xsrf=mine", "X_XSRFToken": "mine"}
-    shut = f"/voila/api/shutdown/{kernel}"
-    assert served.ask(shut, "POST", "", **evil, **forged)[0] in (403, 404)
 
-    # another page's scripts, with or without saying where they come from
-    for origin in ({"Origin": "http://evil.example"}, {}):
-        assert served.channels(kernel, **origin) == 403
-        assert served.ask(shut, "POST", "", **origin, **forged)[0] in (403, 404)
+    # another page's scripts, with or without saying where they come from, and
+    # with the cookies of somebody who is known
+    forged = {"Cookie": "_xsrf=mine", "X_XSRFToken": "mine"}
     served.ask(f"/login?token={served.token}")
-    known = {
-        "Cookie": "; ".join(served.cookies | {"_xsrf=mine"}),
-        "X_XSRFToken": "mine",
-    }
+    known = forged | {"Cookie": "; ".join(served.cookies | {"_xsrf=mine"})}
     assert served.channels(kernel, Origin=home, **known) == 101
-    foreign = {"Origin": "http://evil.example"}
-    assert served.channels(kernel, **foreign, **known) == 403
-    assert served.ask(shut, "POST", "", **foreign, **known)[0] in (403, 404)
+    foreign, shut = {"Origin": "http://evil.example"}, f"/voila/api/shutdown/{kernel}"
+    for headers in evil | forged, foreign | forged, forged, foreign | known:
+        assert served.channels(kernel, **headers) in (403, 404)
+        assert served.ask(shut, "POST", "", **headers)[0] in (403, 404)
     assert served.ask(about, **own)[0] == 200, "and its kernel lives on"
 
 
-@pytest.mark.parametrize("path", ["/voila/files/{}", "/voila/static/{}", "/{}"])
-@pytest.mark.parametrize(
-    "file", ["secret.txt", "../secret.txt", "..%2f..%2fetc/passwd"]
-)
-def test_the_page_hands_out_no_files(served, path, file):
+@pytest.mark.parametrize("path", ["/voila/files/", "/voila/static/", "/"])
+def test_the_page_hands_out_no_files(served, path):
     own = {"Authorization": f"token {served.token}"}
-    status, text, _ = served.ask(path.format(file), **own)
-    assert status >= 300 and "secret" not in text and "root:" not in text
+    for file in "secret.txt", "../secret.txt", "..%2f..%2fetc/passwd":
+        status, text, _ = served.ask(path + file, **own)
+        assert status >= 300 and "secret" not in text and "root:" not in text
 
 
 def test_who_comes_to_a_full_house_is_told_so_and_idle_pages_make_room(served):
@@ -252,7 +232,7 @@ def test_who_comes_to_a_full_house_is_told_so_and_idle_pages_make_room(served):
 
 
 def test_lab_answers_to_our_name_only(tmp_path):
-    pad_page.write_notebook(tmp_path / "pad.ipynb", [])
+    pad_page.write_notebook(tmp_path)
     with pad_page.serve("lab", tmp_path) as address:
         client = Client(address)
         own = {"Authorization": f"token {client.token}"}
@@ -262,7 +242,7 @@ def test_lab_answers_to_our_name_only(tmp_path):
 
 
 def test_the_address_that_is_printed_has_the_token(tmp_path):
-    pad_page.write_notebook(tmp_path / "pad.ipynb", [])
+    pad_page.write_notebook(tmp_path)
     with pad_page.serve("app", tmp_path, token=None) as address:
         assert re.search(r"\?token=[0-9a-f]{32,}", address)
         assert Client(address).open_page()[0] == 200

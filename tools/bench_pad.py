@@ -8,7 +8,6 @@ import sys
 import tempfile
 from pathlib import Path
 
-import nbformat
 import numpy as np
 
 sys.path.append(str(Path(__file__).parents[1] / "tests"))
@@ -65,10 +64,9 @@ def main() -> None:
         raise SystemExit("no browser: install chromium or set CHROMIUM to its path")
     print("stroke end to label in the page, ms, headless Chromium on loopback")
     rng = np.random.default_rng(0)
-    cells = [nbformat.v4.new_code_cell(pad_page.NOTEBOOK + "pad")]
     with tempfile.TemporaryDirectory() as name, pad_page.chromium() as browser:
         folder = Path(name)
-        pad_page.write_notebook(folder / "pad.ipynb", cells)
+        pad_page.write_notebook(folder, pad_page.NOTEBOOK)
         for kind, app in ("app", "Voila"), ("lab", "ServerApp"):
             stock = f"--{app}.kernel_websocket_connection_class={STOCK}"
             settings = {"mnistlab's": [], "Jupyter's": [stock]}
