@@ -269,12 +269,15 @@ class Picture:
     def _learn_style(self, ink: np.ndarray) -> None:
         """Size, place, paper, ink and kind."""
         picture = opened(self.source)
-        self.mode, self.small = picture.mode, picture.convert("RGBA")
+        self.mode, self.format = picture.mode, picture.format
+        self.small = picture.convert("RGBA")
         self.small.thumbnail((640, 640))  # larger pictures are imitated smaller
         rgba, ink = np.array(self.small), cv2.resize(ink, self.small.size)
-        self.opaque = np.median(rgba[..., 3][ink < INK]) > 127
-        self.pen = np.median(rgba[ink >= 0.8 * ink.max()], axis=0)[:3]
         hidden, rgb = cv2.dilate(ink, np.ones((5, 5))) >= INK / 2, rgba[..., :3].copy()
+        if hidden.all():
+            raise ValueError("there is no paper between the ink")
+        self.opaque = np.median(rgba[..., 3][~hidden]) > 127
+        self.pen = np.median(rgb[ink >= 0.8 * ink.max()], axis=0)
         self.paper = np.full(rgb.shape, np.median(rgb[~hidden], axis=0), np.float32)
         if rgb[~hidden].std(0).max() > 2:  # light and shadow are kept, lines blur
             size = self.small.width // 4, self.small.height // 4
@@ -310,7 +313,8 @@ class Picture:
         known = self.mode in ("L", "RGBA", "LA", "1", "P", "CMYK")
         picture = picture.convert(self.mode if known else "RGB")
         if not isinstance(source, Image.Image):
-            picture.save(path := path.with_suffix(Path(source).suffix))
+            path = path.with_suffix(Path(source).suffix)
+            picture.save(path, self.format if self.format in Image.SAVE else "PNG")
         return picture if isinstance(source, Image.Image) else type(source)(path)
 
 

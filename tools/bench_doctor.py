@@ -390,7 +390,7 @@ def main() -> None:
     table = pd.DataFrame(rows)
     hurt = table[(table.fault != "") & (table.harm > 0.02)]
     matrix = hurt.pivot_table("hit", "fault", "network", "mean")
-    matrix.to_csv(ARTIFACTS / "doctor.csv")
+    matrix.to_csv(ARTIFACTS / "doctor.csv", index_label=f"{len(hurt)} examinations")
     print(shares(table).to_string(float_format="%.3f"))
     print(hurt[~hurt.hit].drop(columns="remarks").to_string())
     print(table[(table.fault == "") & (table.named != "")].to_string())
