@@ -1,9 +1,8 @@
 """A photo of pen on paper becomes canvases: flat paper, ink, one digit each.
 
-The paper is estimated by a morphological closing, which ink and lines are too thin
-to survive, and divided out: light and shadow go with it. What is left is ink or a
-line of the paper; Otsu's threshold (1979) parts it from the paper, and long straight
-runs are taken out. OpenCV does the morphology.
+The paper is estimated by a morphological closing, which ink and lines are too thin to
+survive, and divided out, with its light and shadow. Otsu's threshold (1979) finds what
+is left, and an opening takes out the lines, thinner than any pen. OpenCV does both.
 """
 
 from dataclasses import dataclass, field
@@ -30,30 +29,23 @@ class Sheet:
 def read_photo(source) -> Sheet:
     """Find the digits on a photo: a path, a PIL image or uint8 (H, W[, 3 or 4]).
 
-    Dark ink on brighter paper; several digits must not touch. Raises ValueError for
-    what is no picture and FileNotFoundError.
+    Dark ink on brighter paper; digits must not touch. ValueError: it is no picture.
     """
     darkness = _darkness(open_photo(source))
     ink, pen_px, strength = _ink(darkness)
     flat = (255 * (darkness / max(strength, FAINT)).clip(0, 1)).astype(np.uint8)
-    boxes, canvases, alarm = [], [], ""
-    for box, own in _digits(ink, pen_px):
-        x, y, width, height = box
-        side = round(1.5 * max(width, height))
-        top, left = (side - height) // 2, (side - width) // 2
-        canvas = np.zeros((side, side), np.uint8)
-        canvas[top : top + height, left : left + width] = np.where(
-            own, flat[y : y + height, x : x + width], 0
-        )
-        boxes.append(box)
-        canvases.append(canvas)
-    if not boxes:
+    digits, canvases, alarm = _digits(ink, pen_px), [], ""
+    for (x, y, width, height), own in digits:
+        own = np.where(own, flat[y : y + height, x : x + width], 0)
+        spare = [round(1.5 * max(own.shape)) - side for side in own.shape]
+        canvases.append(np.pad(own, [(n // 2, n - n // 2) for n in spare]))
+    if not digits:
         alarm = "no ink was found: nothing on the paper is dark and thin enough"
     elif strength < FAINT:
         alarm = f"the ink takes {strength:.0%} of the light: it may be a shadow"
     elif ink.mean() > CROWDED:
         alarm = f"{ink.mean():.0%} of the photo would be ink: is the paper dark?"
-    return Sheet(tuple(canvases), tuple(boxes), flat, alarm)
+    return Sheet(tuple(canvases), tuple(box for box, _ in digits), flat, alarm)
 
 
 def open_photo(source) -> np.ndarray:
@@ -92,7 +84,7 @@ def _ink(darkness: np.ndarray) -> tuple[np.ndarray, float, float]:
     levels = (darkness * 255).astype(np.uint8)
     noticed = levels[levels > 255 * FAINT / 2]  # not paper: ink or its lines
     if not len(noticed):
-        return np.zeros(darkness.shape, bool), 1.0, 0.0
+        return levels < 0, 1.0, 0.0
     threshold, _ = cv2.threshold(noticed, 0, 255, cv2.THRESH_OTSU)
     mask = (levels > threshold).astype(np.uint8)
     depth = cv2.distanceTransform(mask, cv2.DIST_L2, 3)

@@ -346,7 +346,8 @@ def cells(share: float, seed: int):
     ]
     todo += [(name, "", habit, kind, 20, bool(rng.integers(2)))  # sound, of all kinds
              for name in NETWORKS for habit in HABITS for kind in KINDS]  # fmt: skip
-    return [(*row, i) for i, row in enumerate(todo) if rng.random() < share]
+    chosen = rng.permutation(len(todo))[: round(share * len(todo))]
+    return [(*todo[i], i) for i in chosen]  # in any order: half a run is a sample
 
 
 def shares(table: pd.DataFrame) -> pd.DataFrame:
