@@ -157,7 +157,7 @@ class Scores:
                     break
                 said[f"gave {out.shape} for {len(pixels)} pictures"] = 1
             except Exception as error:  # any: it is somebody else's code
-                said[first_line(error)] = 1
+                said[f"{error!r:.200}"] = 1
         else:
             raise Unusable(
                 f"the network takes none of {', '.join(SHAPES)} and gives ten or more "
@@ -178,18 +178,17 @@ class Scores:
         return np.asarray(out.detach().float().cpu() if torch.is_tensor(out) else out)
 
     def __call__(self, values: np.ndarray) -> np.ndarray:
-        """The digits, int (N,), that it reads in float (N, 28, 28), in its values."""
+        """The digits, int (N,), that it reads in float (N, 28, 28); -1: it raises."""
         inputs = calculate(SHAPES[self.shape], values.astype(np.float32))
-        out = [self.raw(inputs[i : i + 100]) for i in range(0, len(inputs), 100)]
-        return np.concatenate(out)[:, :10].argmax(1)
+        try:
+            out = [self.raw(inputs[i : i + 100]) for i in range(0, len(inputs), 100)]
+            return np.concatenate(out)[:, :10].argmax(1)
+        except Exception:  # any: it is somebody else's code, and dislikes the values
+            return np.full(len(values), -1)
 
 
 class Unusable(ValueError):
     """A network that cannot be examined; the message says why."""
-
-
-def first_line(error: Exception) -> str:
-    return f"{type(error).__name__}: {error}".split("\n")[0]
 
 
 def sign_test(before: np.ndarray, after: np.ndarray) -> float:
@@ -353,7 +352,6 @@ def gather(pictures, labels=None) -> tuple[list[Picture], list[str]]:
 # --- what to_input makes of a picture, and the way to spoil a digit that fits it ----
 
 FRAME = CROP, FIT, CENTER = MNIST_PIPELINE[:-1]
-RESIZE = preprocess.resize_28x28
 
 
 def nearest_20x20(image):
@@ -371,8 +369,8 @@ def scramble(image):  # (28, 28, 3) taken for (3, 28, 28)
 
 WAYS = {  # from a canvas to uint8 (28, 28), and the alarm that it is; "" is right
     "": (FRAME, ""),
-    "the whole canvas resized": ([RESIZE], "placement"),
-    "stretched to the box": ([CROP, RESIZE], "placement"),
+    "the whole canvas resized": ([preprocess.resize_28x28], "placement"),
+    "stretched to the box": ([CROP, preprocess.resize_28x28], "placement"),
     "centred by its box": ([CROP, FIT, center_of_box], "placement"),
     "half size": ([*FRAME, halve_size], "placement"),
     "inverted before the crop": ([invert, *FRAME], "polarity"),
@@ -408,9 +406,8 @@ def explain(x: np.ndarray, canvases: Sequence[np.ndarray]) -> Fit:
 
     target, best, near = spectrum(x), -1.0, np.r_[0:9, -8:0]
     for way, (steps, _) in WAYS.items():
-        made = (
-            np.stack([preprocess.to_input(canvas, steps) for canvas in canvases]) / 255
-        )
+        made = [preprocess.to_input(canvas, steps) for canvas in canvases]
+        made = np.stack(made) / 255
         for turn in TURNS:
             turned = calculate(TURNS[turn], made)
             energy = (target * np.conj(spectrum(turned))).mean(0)
@@ -425,10 +422,8 @@ def explain(x: np.ndarray, canvases: Sequence[np.ndarray]) -> Fit:
     empty = np.stack([cv2.dilate(image, np.ones((5, 5))) for image in z]) < 0.02
     centred = z - z.mean((1, 2), keepdims=True)
     slopes = (centred * x).sum((1, 2)) / np.maximum((centred**2).sum((1, 2)), 1e-9)
-    slope, level = (
-        np.median(slopes),
-        np.median(x.mean((1, 2)) - slopes * z.mean((1, 2))),
-    )
+    levels = x.mean((1, 2)) - slopes * z.mean((1, 2))
+    slope, level = np.median(slopes), np.median(levels)
     rest = (x - slopes[:, None, None] * z - level)[empty]
     noise = rest.std() / max(abs(slope), 1e-9) if rest.size else 0.0
     return Fit(*known, float(level), float(level + slope), float(noise))
@@ -486,12 +481,8 @@ def departures(fit: Fit, want: Convention, contrast=1.0) -> list[Finding]:
             found.append(Finding(name, f"{seen}. {CAUSES[alarm]}", part))
 
     noisy = fit.noise > NOISY
-    add(
-        noisy,
-        "noise",
-        f"The paper varies, by {fit.noise:.0%} of the ink's strength",
-        "background",
-    )
+    seen = f"The paper varies, by {fit.noise:.0%} of the ink's strength"
+    add(noisy, "noise", seen, "background")
     seen = "Paper is {:.3g} and ink {:.3g}, the network wants {:.3g} and {:.3g}"
     seen = seen.format(fit.paper, fit.ink, *want.values())
     cut_off = noisy and alarm in ("background", "ink")  # the noise below black
@@ -587,7 +578,7 @@ def examine(network, to_input=None, pictures=(), labels=None, progress=True):
                 report.mend(*report.compare(Path(folder)))
         except Unusable as error:
             report.verdict = str(error)
-            report.findings = [Finding("network", str(error), "network")]
+            report.findings = (Finding("network", str(error), "network"),)
         bar.update()
     return report
 
@@ -607,7 +598,7 @@ def through(function, sources, least: int | None = None) -> tuple:
         try:
             x[i], there[i] = as_image(function(given)), True
         except Exception as error:  # any: it is somebody else's code
-            said.append(first_line(error))
+            said.append(f"{error!r:.200}")
         if isinstance(source, np.ndarray) and not np.array_equal(given, source):
             said.append("it changes the array that it is given; let it take a copy")
     return x, there, Counter(said)
@@ -626,7 +617,7 @@ class Report:
     def __init__(self, pictures: list[Picture], left_out: list[str]):
         self.pictures = pictures
         self.verdict = "No picture could be read, so none was examined."
-        self.findings: list[Finding] = []  # the first is the one to mend first
+        self.findings: tuple[Finding, ...] = ()  # the first is the one to mend first
         self.wants: list[Convention] = []  # that the network reads equally well
         self.accuracies = np.zeros(0)  # with each of them
         self.network = self.source = ""  # what it takes and gives; whose digits it read
@@ -675,20 +666,16 @@ class Report:
         self.note(best < 0.9, f"the network reads only {best:.0%} of MNIST")
         for module in training:
             module.training = True
-        try:  # one image at a time, in the mode in which it came
-            alone = np.concatenate([scores(image[None]) for image in x])
-            seen = f"reads {(alone == labels).mean():.0%} of single images"
-        except Exception as error:  # batch norm in training mode, of a single image
-            alone, seen = np.full(n, -1), f"raises {first_line(error)}"
+        alone = np.concatenate([scores(image[None]) for image in x])  # as it came
         for module in training:
             module.training = False
-        right = answers == labels
+        alone, right = alone == labels, answers == labels
         words = (
-            f"as it is, the network {seen}, in evaluation mode and many at a time "
-            f"{right.mean():.0%}: it is in training mode; call network.eval()"
+            f"as it is, the network reads {alone.mean():.0%} of single images, in "
+            f"evaluation mode {right.mean():.0%}: it is in training mode; call eval()"
         )
-        harm = sign_test(alone == labels, right) < CERTAIN
-        self.findings += [Finding("training mode", words, "network")] * harm
+        harm = sign_test(alone, right) < CERTAIN
+        self.findings += (Finding("training mode", words, "network"),) * bool(harm)
         self.note(training and not harm, words)
 
     def look_at_input(self, function, folder: Path) -> None:
@@ -734,10 +721,10 @@ class Report:
             except Exception as error:  # any: it is somebody else's code
                 found["dtype" if out.dtype != like.dtype else "shape"] = (
                     f"to_input gives {out.dtype} {tuple(out.shape)}, which the network "
-                    f"refuses ({first_line(error)}); it takes {like.dtype} "
+                    f"refuses ({error!r:.200}); it takes {like.dtype} "
                     f"{self.scores.shape}"
                 ).replace("torch.", "")
-        self.findings += [Finding(*item, "function") for item in found.items()]
+        self.findings += tuple(Finding(*item, "function") for item in found.items())
 
     def compare(self, folder: Path) -> tuple:
         """What the network wants, what was done to the probes, and how these differ."""
@@ -792,9 +779,7 @@ class Report:
 
         before = trial("nothing", self.x, (), self.there)
         if fit:
-            frames = [
-                preprocess.to_input(canvas, FRAME) for canvas in self.canvases[:n]
-            ]
+            frames = [preprocess.to_input(c, FRAME) for c in self.canvases[:n]]
             span, turn = fit.ink - fit.paper, TURNS[turn_of(back(fit.turn), want.turn)]
             values = [f"(x - {fit.paper:.5g}) / {span:.6g}", *want.lines[:-1]]
             as_theirs = [f"{fit.paper} + {span} * x", TURNS[fit.turn]]
@@ -833,7 +818,7 @@ class Report:
             self.verdict = f"With these lines it reads {now:.0%} of the probes."
         elif on or self.findings:
             unknown = Finding("unknown", "No step that I know explains it", "layout")
-            self.findings += (ways or [unknown]) if on else []
+            self.findings += tuple(ways or [unknown]) if on else ()
             self.verdict = f"{self.finding.name}: {reads}, with the repair {now:.0%}."
             self.verdict += f" Shown {' and '.join(on)}." * bool(on)
         else:
@@ -849,17 +834,14 @@ class Report:
             self.code, self.mended = code, mended
         self.seen, self.shown = want.undo(self.x[:k]), want.undo(shown[:k])
         columns = {"picture": [p.name for p in self.pictures], "label": truth[:k]}
-        usual = Reference.measured_on(normalized(self.pixels), np.zeros((1, 10)), "")
+        as_usual = Convention()  # pixels as `checks` measures them
+        usual = Reference.measured_on(as_usual(self.pixels), np.zeros((1, 10)), "")
         for when, repair, pixels in (("now", "nothing", self.seen),
                                      ("mended", name, self.shown)):  # fmt: skip
-            rings = pd.DataFrame(usual.outside(normalized(pixels)))
+            rings = pd.DataFrame(usual.outside(as_usual(pixels)))
             columns[when] = answers[repair][:k]
             columns[f"alarms {when}"] = rings.dot(rings.columns + " ").str.strip()
         self.answers = pd.DataFrame(columns).replace(-1, "")
-
-
-def normalized(pixels: np.ndarray) -> np.ndarray:
-    return (pixels - np.float32(MEAN)) / np.float32(STD)
 
 
 # --- the page, and the command ------------------------------------------------------

@@ -12,6 +12,7 @@ goes to artifacts/runs/doctor.csv, what notebook 07 shows to artifacts/doctor.cs
 import argparse
 import time
 from functools import partial
+from itertools import product
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -168,17 +169,17 @@ def cropped(image: np.ndarray) -> np.ndarray:
     return image[ys.min() : ys.max() + 1, xs.min() : xs.max() + 1]
 
 
-def shrunk(image: np.ndarray, side: int, how: int) -> np.ndarray:
-    scale = side / max(image.shape)
-    size = [max(1, round(n * scale)) for n in image.shape[::-1]]
-    if how == cv2.INTER_AREA or how == cv2.INTER_NEAREST:
-        return cv2.resize(image, size, interpolation=how)
-    picture = Image.fromarray(image.clip(0, 255).astype(np.uint8))
-    return np.asarray(picture.resize(size, how), np.float32)
-
-
-def framed(image: np.ndarray, by: str) -> np.ndarray:
-    height, width = image.shape
+def framed(image: np.ndarray, how="area", by="mass") -> np.ndarray:
+    """20 pixels, in proportion, in 28x28; how: OpenCV's area, or a Pillow filter."""
+    width, height = (
+        max(1, round(20 * n / max(image.shape))) for n in image.shape[::-1]
+    )
+    if how == "area":
+        image = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
+    else:
+        image = Image.fromarray(image.astype(np.uint8)).resize(
+            (width, height), Image.Resampling[how]
+        )
     frame = np.zeros((28, 28), np.float32)
     top, left = (28 - height) // 2, (28 - width) // 2
     frame[top : top + height, left : left + width] = image
@@ -193,10 +194,6 @@ def resized(image, side=28):
     return cv2.resize(image, (side, side), interpolation=cv2.INTER_AREA)
 
 
-def area(image, by="mass"):
-    return framed(shrunk(image, 20, cv2.INTER_AREA), by)
-
-
 def noisy(image):
     seed = int(image.sum()) % 2**31  # the same picture, the same noise
     noise = np.random.default_rng(seed).normal(0, 75, (28, 28))
@@ -204,22 +201,18 @@ def noisy(image):
 
 
 HABITS = {  # image -> float32 (28, 28), in 0..255, ink high; two centre by the box
-    "area, mass": lambda i: area(cropped(i)),
-    "bicubic, mass": lambda i: framed(
-        shrunk(cropped(i), 20, Image.Resampling.BICUBIC), "mass"),
-    "Lanczos, box": lambda i: framed(
-        shrunk(cropped(i), 20, Image.Resampling.LANCZOS), "box"),
-    "area, box": lambda i: area(cropped(i), "box"),
-}  # fmt: skip
+    "area, mass": lambda i: framed(cropped(i)),
+    "bicubic, mass": lambda i: framed(cropped(i), "BICUBIC"),
+    "Lanczos, box": lambda i: framed(cropped(i), "LANCZOS", "box"),
+    "area, box": lambda i: framed(cropped(i), by="box"),
+}
 LAYOUTS = {  # in the place of a habit
     "canvas only resized": resized,
     "stretched": lambda i: resized(cropped(i)),
-    "nearest neighbour": lambda i: framed(
-        shrunk(cropped(i), 20, cv2.INTER_NEAREST), "mass"),
-    "inverted before the crop": lambda i: area(cropped(255 - i)),
-    "inverted after the crop": lambda i: framed(
-        255 - shrunk(cropped(i), 20, cv2.INTER_AREA), "mass"),
-}  # fmt: skip
+    "nearest neighbour": lambda i: framed(cropped(i), "NEAREST"),
+    "inverted before the crop": lambda i: framed(cropped(255 - i)),
+    "inverted after the crop": lambda i: framed(255 - cropped(i)),
+}
 PIXELS = {  # behind a habit
     "inverted": lambda i: 255 - i,
     "inverted, half contrast": lambda i: (255 - i) // 2,
@@ -233,9 +226,8 @@ PIXELS = {  # behind a habit
     "blurred": lambda i: cv2.GaussianBlur(i, (0, 0), 2),
     "grey paper": lambda i: 76 + 0.7 * i,
     "noise": noisy,
-    "axes in the wrong order": lambda i: (
-        np.stack([i] * 3, -1).reshape(3, 28, 28).mean(0)),
-}  # fmt: skip
+    "axes in the wrong order": lambda i: np.repeat(i, 3).reshape(3, 28, 28).mean(0),
+}
 VALUES = {  # the scale, and pixels in 0..1 -> what the app hands over
     "sign flipped": lambda scale, x: -scale(x),
     "not divided by 255": lambda scale, x: scale(255 * x),
@@ -331,19 +323,11 @@ def cell(models, pens, name, fault, habit, kind, n, labelled, seed) -> dict:
 
 def cells(share: float, seed: int):
     """Every network with every fault, three ways to ask; and with none at all."""
-    rng, asked = np.random.default_rng(seed), ((20, True), (10, True), (20, False))
-    todo = [
-        (
-            name,
-            fault,
-            str(rng.choice(list(HABITS)[:2])),
-            PICTURES.get(fault, str(rng.choice(KINDS))),
-            *way,
-        )
-        for fault in ("", *FAULTS)
-        for name in NETWORKS
-        for way in asked
-    ]
+    rng, todo = np.random.default_rng(seed), []
+    asked = (20, True), (10, True), (20, False)
+    for fault, name, way in product(("", *FAULTS), NETWORKS, asked):
+        habit, kind = (str(rng.choice(each)) for each in (list(HABITS)[:2], KINDS))
+        todo.append((name, fault, habit, PICTURES.get(fault, kind), *way))
     todo += [(name, "", habit, kind, 20, bool(rng.integers(2)))  # sound, of all kinds
              for name in NETWORKS for habit in HABITS for kind in KINDS]  # fmt: skip
     chosen = rng.permutation(len(todo))[: round(share * len(todo))]
