@@ -620,7 +620,7 @@ class Report:
         self.findings: tuple[Finding, ...] = ()  # the first is the one to mend first
         self.wants: list[Convention] = []  # that the network reads equally well
         self.accuracies = np.zeros(0)  # with each of them
-        self.network = self.source = ""  # what it takes and gives; whose digits it read
+        self.network, self.source = "takes nothing that I know", ""  # whose digits
         self.trials = self.answers = pd.DataFrame()  # of repairs; for each picture
         self.code, self.mended = "", None  # def mended(picture): ...; and it, run
         self.notes: list[str] = []
@@ -655,11 +655,11 @@ class Report:
         self.wants, self.accuracies = wanted(scores, self.pixels, labels)
         best, x = self.accuracies.max(), self.wants[0](self.pixels)
         answers = scores(x)
+        self.network = f"takes {scores.shape} and gives {scores.classes} scores"
         if best < 0.3:
             same = f": its answer is always {answers[0]}" * (len(set(answers)) == 1)
             raise Unusable(f"this network has not learnt MNIST: in its best convention "
                            f"it reads {best:.0%} of {n} images{same}.")  # fmt: skip
-        self.network = f"takes {scores.shape} and gives {scores.classes} scores"
         known = EMNIST.get(scores.classes, "classes")
         self.note(scores.classes > 10, f"the network has {scores.classes} outputs, as "
                   f"many as EMNIST's {known}; the first ten are digits")  # fmt: skip
@@ -880,7 +880,7 @@ def page(report: Report, n_shown: int = 9) -> str:
     pairs = zip(report.wants, report.accuracies, strict=True)
     return PAGE.format(
         style=Path(__file__).with_suffix(".css").read_text(),
-        verdict=escape(report.verdict), code=escape(report.code) or "None is needed.",
+        verdict=escape(report.verdict), code=escape(report.code) or "There is none.",
         figures=figures, source=escape(report.source), network=report.network,
         findings="".join(f"<p><b>{escape(f.name)}</b>: {escape(f.words)}</p>"
                          for f in report.findings),
