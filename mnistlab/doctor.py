@@ -329,13 +329,13 @@ def gather(pictures, labels=None) -> tuple[list[Picture], list[str]]:
         names = [p.stem if p.parent == folder else p.parent.name for p in pictures]
         hits = [re.match(r"(\d{1,2})(?![^\W_])", name) for name in names]
         labels = [hit and int(hit[1]) for hit in hits] if labels is None else labels
-    elif isinstance(pictures, str | Path | Image.Image):
-        pictures = [pictures]
+    one = isinstance(pictures, str | Path | Image.Image)
+    pictures = [pictures] if one else list(pictures)
     labels = [None] * len(pictures) if labels is None else list(labels)
-    wrong = {label for label in labels if label is not None and label not in range(62)}
+    wrong = {label for label in labels if label not in (None, *range(62))}
     if not labels or len(labels) != len(pictures) or wrong:
         raise ValueError(
-            f"{len(pictures)} pictures, {len(labels)} labels, of which {sorted(wrong)} "
+            f"{len(pictures)} pictures, {len(labels)} labels, of which {[*wrong][:5]} "
             "are none; expected a picture or more, and 0 to 9 or None for each."
         )
     good, left_out = [], []
@@ -424,7 +424,7 @@ def explain(x: np.ndarray, canvases: Sequence[np.ndarray]) -> Fit:
     slopes = (centred * x).sum((1, 2)) / np.maximum((centred**2).sum((1, 2)), 1e-9)
     levels = x.mean((1, 2)) - slopes * z.mean((1, 2))
     slope, level = np.median(slopes), np.median(levels)
-    rest = (x - slopes[:, None, None] * z - level)[empty]
+    rest = (x - slopes[:, None, None] * z - levels[:, None, None])[empty]
     noise = rest.std() / max(abs(slope), 1e-9) if rest.size else 0.0
     return Fit(*known, float(level), float(level + slope), float(noise))
 
@@ -489,7 +489,12 @@ def departures(fit: Fit, want: Convention, contrast=1.0) -> list[Finding]:
     add(name and not cut_off, name, seen, alarm or "range", "values")
     seen = f"Digits come out {fit.turn}, the network wants them {want.turn}"
     add(fit.turn != want.turn, turn_of(fit.turn, back(want.turn)), seen, "turn", "turn")
-    add(fit.way, fit.way, f"Digits come out so: {fit.way}", WAYS[fit.way][1] or "ink")
+    add(
+        fit.way,
+        fit.way,
+        f"Digits come out like this: {fit.way}",
+        WAYS[fit.way][1] or "ink",
+    )
     seen = "Digits lie {:+d} rows and {:+d} columns from MNIST's place"
     add(max(map(abs, fit.shift)) > 1, "shifted", seen.format(*fit.shift), "placement")
     return found
@@ -511,7 +516,7 @@ def as_image(out) -> np.ndarray:
 
 def write(lines: Sequence[str], scores: Scores) -> str:
     """The repair as code, a new to_input; `lines` make x, (1, 28, 28)."""
-    last = f"torch.tensor({SHAPES[scores.shape]}.astype(np.float32))"
+    last = f"torch.tensor({SHAPES[scores.shape]}.copy(), dtype={scores.like.dtype})"
     lines = [line for line in lines if line != "x = x"]
     body = "".join(f"    {line}\n" for line in [*lines, f"return {last}"])
     needed = [line for name, line in IMPORTS.items() if name in body]
@@ -781,13 +786,14 @@ class Report:
         if fit:
             frames = [preprocess.to_input(c, FRAME) for c in self.canvases[:n]]
             span, turn = fit.ink - fit.paper, TURNS[turn_of(back(fit.turn), want.turn)]
-            values = [f"(x - {fit.paper:.5g}) / {span:.6g}", *want.lines[:-1]]
+            rescale = f"(x - {fit.paper:.5g}) / {span:.6g}".replace("- -", "+ ")
+            values = [rescale, *want.lines[:-1]]
             as_theirs = [f"{fit.paper} + {span} * x", TURNS[fit.turn]]
             mends = {"values": (self.x, values), "turn": (self.x, [turn]),
                      "layout": (np.stack(frames) / 255, as_theirs)}  # fmt: skip
-            gain = [trial(f"mend: {way.name}", *mends[way.part])[k:].mean()
-                    for way in ways]  # fmt: skip
-            ways = [ways[i] for i in np.argsort(gain, kind="stable")[::-1]]
+            gain = {way: trial(f"mend: {way.name}", *mends[way.part])[k:].mean()
+                    for way in ways}  # fmt: skip
+            ways = sorted(ways, key=gain.get, reverse=True)
         parts = {way.part for way in ways}
         if fit and fit.r > FITS and "layout" not in parts:  # theirs may stay
             lines = ["x = as_image(to_input(picture))[None]  # as before, 28 x 28"]
@@ -804,12 +810,13 @@ class Report:
         shown, there, _ = through(mended, self.sources[:n])
         name = "the lines below" if self.function else "these lines"
         after = trial(name, shown, (), there)
-        self.trials = pd.DataFrame(table).T.rename_axis("repair").reset_index()
+        table = pd.DataFrame.from_dict(table, orient="index")
+        self.trials = table.rename_axis("repair").reset_index()
 
         was, now, on = before[k:].mean(), after[k:].mean(), []
         if sign_test(before[k:], after[k:]) < CERTAIN and now - was > LOSS:
             on.append("on the probes")
-        if len(known) >= 5 and table[name]["by chance"] < 0.05:
+        if len(known) >= 5 and table.loc[name, "by chance"] < 0.05:
             on.append("on your pictures")
         if not on and ways and ways[0].name in MISTAKES:  # nobody does these on purpose
             on.append("by the numbers that come out, though it costs little")
@@ -818,7 +825,9 @@ class Report:
             self.verdict = f"With these lines it reads {now:.0%} of the probes."
         elif on or self.findings:
             unknown = Finding("unknown", "No step that I know explains it", "layout")
-            self.findings += tuple(ways or [unknown]) if on else ()
+            self.findings += (
+                tuple(ways or [unknown] * (not self.findings)) if on else ()
+            )
             self.verdict = f"{self.finding.name}: {reads}, with the repair {now:.0%}."
             self.verdict += f" Shown {' and '.join(on)}." * bool(on)
         else:
