@@ -1,9 +1,8 @@
 """A photo of pen on paper becomes canvases: flat paper, ink, one digit each.
 
-The paper is estimated by a morphological closing, which ink and lines are too thin
-to survive, and divided out: light and shadow go with it. What is left is ink or a
-line of the paper; Otsu's threshold (1979) parts it from the paper, and long straight
-runs are taken out. OpenCV does the morphology.
+The paper is estimated by a morphological closing, which ink and lines are too thin to
+survive, and divided out, with its light and shadow. Otsu's threshold (1979) finds what
+is left, and an opening takes out the lines, thinner than any pen. OpenCV does both.
 """
 
 from dataclasses import dataclass, field
@@ -30,31 +29,23 @@ class Sheet:
 def read_photo(source) -> Sheet:
     """Find the digits on a photo: a path, a PIL image or uint8 (H, W[, 3 or 4]).
 
-    Dark ink on brighter paper; several digits must not touch. Raises ValueError for
-    what is no picture and FileNotFoundError.
+    Dark ink on brighter paper; digits must not touch. ValueError: it is no picture.
     """
     darkness = _darkness(open_photo(source))
     ink, pen_px, strength = _ink(darkness)
     flat = (255 * (darkness / max(strength, FAINT)).clip(0, 1)).astype(np.uint8)
-    boxes, canvases = [], []
-    for box, own in _digits(ink, pen_px):
-        x, y, width, height = box
-        cut = np.where(own, flat[y : y + height, x : x + width], 0)
-        side = round(1.5 * max(width, height))
-        canvas = np.zeros((side, side), np.uint8)
-        top, left = (side - height) // 2, (side - width) // 2
-        canvas[top : top + height, left : left + width] = cut
-        boxes.append(box)
-        canvases.append(canvas)
-    if not boxes:
+    digits, canvases, alarm = _digits(ink, pen_px), [], ""
+    for (x, y, width, height), own in digits:
+        own = np.where(own, flat[y : y + height, x : x + width], 0)
+        spare = [round(1.5 * max(own.shape)) - side for side in own.shape]
+        canvases.append(np.pad(own, [(n // 2, n - n // 2) for n in spare]))
+    if not digits:
         alarm = "no ink was found: nothing on the paper is dark and thin enough"
     elif strength < FAINT:
         alarm = f"the ink takes {strength:.0%} of the light: it may be a shadow"
     elif ink.mean() > CROWDED:
         alarm = f"{ink.mean():.0%} of the photo would be ink: is the paper dark?"
-    else:
-        alarm = ""
-    return Sheet(tuple(canvases), tuple(boxes), flat, alarm)
+    return Sheet(tuple(canvases), tuple(box for box, _ in digits), flat, alarm)
 
 
 def open_photo(source) -> np.ndarray:
@@ -76,13 +67,16 @@ def open_photo(source) -> np.ndarray:
 
 def _darkness(photo: np.ndarray) -> np.ndarray:
     """float32 (H, W): the share of the paper's light that is missing, 0 on paper."""
-    calm = cv2.medianBlur(photo, 3)
     reach = max(3, min(photo.shape[:2]) // 7)  # wider than any pen
-    kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (reach, reach))
-    paper = cv2.morphologyEx(cv2.medianBlur(photo, 5), cv2.MORPH_CLOSE, kernel)
+    calm, calmer = cv2.medianBlur(photo, 3), cv2.medianBlur(photo, 5)
+    paper = cv2.morphologyEx(calmer, cv2.MORPH_CLOSE, _round(reach))
     paper = cv2.blur(paper, (reach // 2, reach // 2)).astype(np.float32)
     light = (cv2.GaussianBlur(calm, (0, 0), 0.8) + 8.0) / (paper + 8)  # black is no ink
     return (1 - light.min(2)).clip(0, 1).astype(np.float32)
+
+
+def _round(size: float) -> np.ndarray:
+    return cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (round(size), round(size)))
 
 
 def _ink(darkness: np.ndarray) -> tuple[np.ndarray, float, float]:
@@ -90,37 +84,30 @@ def _ink(darkness: np.ndarray) -> tuple[np.ndarray, float, float]:
     levels = (darkness * 255).astype(np.uint8)
     noticed = levels[levels > 255 * FAINT / 2]  # not paper: ink or its lines
     if not len(noticed):
-        return np.zeros(darkness.shape, bool), 1.0, 0.0
+        return levels < 0, 1.0, 0.0
     threshold, _ = cv2.threshold(noticed, 0, 255, cv2.THRESH_OTSU)
     mask = (levels > threshold).astype(np.uint8)
     depth = cv2.distanceTransform(mask, cv2.DIST_L2, 3)
     pen_px = 2 * float(np.quantile(depth[mask > 0], 0.95))
-    size = max(1, round(0.5 * pen_px))  # a ruled line is thinner than any pen
-    brush = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (size, size))
-    mask = cv2.morphologyEx(mask, cv2.MORPH_OPEN, brush)
-    if not mask.any():
-        return mask > 0, pen_px, 0.0
-    return mask > 0, pen_px, float(np.quantile(darkness[mask > 0], 0.75))
+    brush = _round(max(1, 0.5 * pen_px))  # a ruled line is thinner than any pen
+    ink = cv2.morphologyEx(mask, cv2.MORPH_OPEN, brush) > 0
+    return ink, pen_px, float(np.quantile(darkness[ink], 0.75)) if ink.any() else 0.0
 
 
 def _digits(ink: np.ndarray, pen_px: float) -> list[tuple[tuple, np.ndarray]]:
     """The box and the mask of each digit: strokes that lie closer than a pen."""
-    reach = max(3, round(1.6 * pen_px))
-    kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (reach, reach))
-    near = cv2.dilate(ink.astype(np.uint8), kernel)
-    n, names, stats, _ = cv2.connectedComponentsWithStats(near)
-    stats = [tuple(int(v) for v in row[:4]) for row in stats]
-    largest = max((max(box[2:]) for box in stats[1:]), default=0)
-    found = [
-        (box, names[box[1] : box[1] + box[3], box[0] : box[0] + box[2]] == name)
-        for name, box in enumerate(stats[:n])
-        if name and max(box[2:]) > 0.4 * largest
-    ]
-    rows, height = [], float(np.median([box[3] for box, _ in found] or [1]))
-    for digit in sorted(found, key=lambda item: item[0][1] + item[0][3] / 2):
+    near = cv2.dilate(ink.astype(np.uint8), _round(max(3, 1.6 * pen_px)))
+    _, names, stats, _ = cv2.connectedComponentsWithStats(near)
+    largest = stats[1:, 2:4].max(initial=0)  # row 0 is the paper
+    found, rows = [], []
+    for name, (x, y, width, height, _) in enumerate(stats.tolist()):
+        if name and max(width, height) > 0.4 * largest:
+            own = names[y : y + height, x : x + width] == name
+            found.append(((x, y, width, height), own))
+    room = 0.6 * np.median([box[3] for box, _ in found] or [1])
+    for digit in sorted(found, key=lambda digit: digit[0][1] + digit[0][3] / 2):
         middle = digit[0][1] + digit[0][3] / 2
-        if rows and middle - rows[-1][0] < 0.6 * height:
-            rows[-1][1].append(digit)
-        else:
-            rows.append((middle, [digit]))
+        if not rows or middle - rows[-1][0] >= room:
+            rows.append((middle, []))
+        rows[-1][1].append(digit)
     return [digit for _, row in rows for digit in sorted(row, key=lambda d: d[0][0])]
