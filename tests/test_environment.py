@@ -26,7 +26,7 @@ CONDA_NAMES = {
     "matplotlib": "matplotlib-base",
     "playwright": "playwright-python",
 }
-BY_PIP = {"unlzw3", "opencv-python-headless"}  # older at conda-forge, or by parts
+BY_PIP = {"unlzw3", "opencv-python-headless", "axe-playwright-python"}
 
 
 def test_conda_users_get_what_pyproject_asks_for():
