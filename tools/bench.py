@@ -227,9 +227,7 @@ def bench_scale() -> None:
     }
     grid = {"network": "FastCNN", "n_train": 10_000, "seed": list(range(8))}
     rows["a study of 8 runs, by workers"] = {
-        n: seconds_of(
-            lambda n=n: run_grid(grid, digits, n_jobs=n, memory=None, progress=False), 1
-        )
+        n: seconds_of(lambda n=n: run_grid(grid, digits, n_jobs=n, memory=None), 1)
         for n in (1, 2)
     }
     with Client(n_workers=2, threads_per_worker=1, dashboard_address=None):
