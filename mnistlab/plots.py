@@ -92,12 +92,16 @@ def show_confusion(report: Report) -> None:
 
 
 def show_reliability(reports: Mapping[str, Report]) -> None:
-    """Accuracy of what is claimed with which confidence, in 15 bins; with the ECE."""
+    """Accuracy of what is claimed with which confidence, in 15 bins; with the ECE.
+
+    Bins with fewer than 20 answers are left out: there chance draws the line.
+    """
     ((ax,),) = _axes(1, 1, 4.6, 4.2)
     ax.axline((0, 0), (100, 100), color="#999999", lw=1)
     for name, report in reports.items():
         claims = pd.Series(report.correct, report.probabilities.max(1)).reset_index()
-        bins = 100 * claims.groupby(np.ceil(15 * claims["index"])).mean()
+        binned = claims.groupby(np.ceil(15 * claims["index"]))
+        bins = 100 * binned.mean()[binned.size() >= 20]
         label = f"{name}: ECE {100 * report.calibration_error:.1f} points"
         ax.plot(bins["index"], bins[0], label=label, ms=4)
     ax.set(xlabel="confidence, %", ylabel="accuracy, %")
