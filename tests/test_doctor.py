@@ -201,6 +201,12 @@ def test_a_sound_app_has_no_finding(shipped, labelled):
     assert report.verdict.startswith("No fault found")
 
 
+def test_a_turn_is_named_as_the_picture_shows_it(learn):
+    network = learn(Convention(turn="transposed"))
+    report = diagnose(network, lambda c: through()(c[:, ::-1].copy()).swapaxes(2, 3))
+    assert report.finding.name == "mirrored"
+
+
 def test_two_faults_are_mended_together(shipped):
     report = diagnose(shipped, through(faulty(NAIVE_PIPELINE, "inverted")))
     assert {"inverted", "the whole canvas resized"} <= {f.name for f in report.findings}
