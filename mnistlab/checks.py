@@ -55,12 +55,17 @@ class Alarm:
         """Whether the network's answer is not to be trusted, whatever it is."""
         return self.name in SERIOUS
 
+    @property
+    def sentence(self) -> str:
+        """What it means, without the numbers."""
+        return CAUSES[self.name]
+
     def __str__(self) -> str:
         measured = "was measured on training images"
         bound = measured if self.statistic in MEASURED else "is allowed"
         found = f"the {self.statistic} is {self.value:.3g} at {self.stage}"
         bound = f"{self.low:.3g} to {self.high:.3g} {bound}"
-        return f"{CAUSES[self.name]} ({found}; {bound})"
+        return f"{self.sentence} ({found}; {bound})"
 
 
 class InputAlarm(ValueError):

@@ -17,7 +17,6 @@ from PIL import Image
 
 from mnistlab import pad as pad_module
 from mnistlab.checks import Alarm
-from mnistlab.checks import CAUSES
 from mnistlab.classifier import Classifier, Prediction
 from mnistlab.faults import invert
 from mnistlab.journal import Journal
@@ -222,7 +221,7 @@ def test_the_switch_shows_the_fault_and_accuses_its_step_in_a_sentence(pad):
     assert accused == ["invert"] and "invert, suspected" in pad._stages.value
     (alarm,) = pad.faulty.alarms
     said = re.findall(r'<p class="alarm">(.*)</p>', pad._answer.value)
-    assert said == [CAUSES[alarm.name]], "a reason is said once"
+    assert said == [alarm.sentence], "a reason is said once"
     pad._switch.value = "both"
     assert labels(pad) == [("correct", "1"), ("faulty", "?")]
     assert len(re.findall("<img", pad._stages.value)) == 4 + 5
