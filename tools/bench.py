@@ -92,7 +92,7 @@ OURS = {
     ),
     "99.4 %, few parameters: Compact": (
         Compact,
-        {"epochs": 3, "lr": 0.015, "augment": random_affine},
+        {"epochs": 2.5, "lr": 0.015, "augment": random_affine},
     ),
 }
 
