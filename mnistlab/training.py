@@ -160,9 +160,49 @@ def fit(
     return History(*columns, best_epoch, seconds, stopped)
 
 
+class Muon(torch.optim.AdamW):
+    """Orthogonalised momentum (Jordan 2024): it needs a third fewer steps than AdamW.
+
+    A step moves a weight matrix, or filters as the rows of one, about as far in rare
+    directions as in common ones. The last layer, biases and norms are AdamW's. It
+    takes batches of 256 as well as of 128, and costs less there.
+    """
+
+    def __init__(self, parameters, lr: float):
+        parameters = list(parameters)
+        super().__init__(parameters, lr, betas=(0.8, 0.95), fused=True)
+        *self.matrices, _ = [weight for weight in parameters if weight.ndim > 1]
+        self.momenta = [torch.zeros_like(weight) for weight in self.matrices]
+
+    @torch.no_grad()
+    def step(self) -> None:
+        rate = 20 * self.param_groups[0]["lr"]  # AdamW's steps are smaller
+        for weight, momentum in zip(self.matrices, self.momenta, strict=True):
+            momentum.mul_(0.6).add_(weight.grad)
+            weight.sub_(orthogonal(momentum.flatten(1)).view_as(weight), alpha=rate)
+            weight.grad = None  # nothing is left for AdamW
+        super().step()
+
+
+def orthogonal(matrix: torch.Tensor) -> torch.Tensor:
+    """A matrix (m, n) with the same singular vectors, and values near 1 or much nearer.
+
+    Two steps of the Newton-Schulz iteration with the coefficients of Jordan (2024);
+    where m > n they are scaled by the root of m / n.
+    """
+    if len(matrix) > matrix.shape[1]:
+        return orthogonal(matrix.T).T * (len(matrix) / matrix.shape[1]) ** 0.5
+    matrix = matrix / (matrix.norm() + 1e-7)
+    for _ in range(2):
+        square = matrix @ matrix.T
+        matrix = 3.4445 * matrix + (2.0315 * square @ square - 4.775 * square) @ matrix
+    return matrix
+
+
 OPTIMIZERS = {
     "adamw": partial(torch.optim.AdamW, betas=(0.8, 0.95), fused=True),
     "adam": torch.optim.Adam,
+    "muon": Muon,
 }
 
 
@@ -214,26 +254,3 @@ def random_affine(
     grid = F.affine_grid(matrix, (n, 1, 28, 28), align_corners=False)
     moved = F.grid_sample(images[:n] - paper, grid, align_corners=False) + paper
     return torch.cat([moved, images[n:]])
-
-
-def temperature(logits: np.ndarray, labels: np.ndarray) -> float:
-    """By what to divide logits (N, 10) so that probabilities mean what they say.
-
-    Temperature scaling (Guo et al. 2017): the one number that makes the labels of
-    digits which were not learnt most probable. It changes no answer.
-    """
-    logits, labels = torch.from_numpy(logits).double(), torch.from_numpy(labels)
-    candidates = np.geomspace(0.1, 10, 461).tolist()  # 1 % apart
-    return min(candidates, key=lambda t: float(F.cross_entropy(logits / t, labels)))
-
-
-def divide_logits(model: nn.Sequential, by: float) -> None:
-    """Fold a temperature into the last layer, nn.Linear, of a network, in place.
-
-    Raises ValueError unless it is a finite number above 0.
-    """
-    if not (math.isfinite(by) and by > 0):
-        raise ValueError(f"the temperature is {by}; expected a finite number above 0.")
-    with torch.no_grad():
-        model[-1].weight /= by
-        model[-1].bias /= by

@@ -50,6 +50,7 @@ def test_a_last_batch_of_one_image_is_no_trouble(digits, augment):
     [
         ("FastCNN", {}, 0.91),
         ("FastCNN", {"bfloat16": True}, 0.91),
+        ("FastCNN", {"optimizer": "muon", "lr": 0.02}, 0.91),
         ("FastCNN", CLASSICAL, 1),
         ("MLP", CLASSICAL, 1),
         ("MLP", {"label_smoothing": 0.5}, 0.55),
@@ -150,6 +151,25 @@ def test_the_learning_rate_follows_its_schedule_for_a_fraction_of_epochs(
     assert type(made[0]) is kind and made[0].param_groups[0]["betas"] == betas
     expected = [settings["lr"] * share(i / steps) for i in range(steps)]
     assert rates == pytest.approx(expected)
+
+
+def test_muon_moves_rare_directions_nearly_as_far_as_common_ones():
+    torch.manual_seed(0)
+    weights = [torch.zeros(shape) for shape in [(8, 3, 2, 2), (8,), (16, 8), (10, 16)]]
+    optimizer = training.OPTIMIZERS["muon"](weights, lr=0.01)
+    for weight in weights:  # each direction twice as common as the next
+        u, _, v = torch.linalg.svd(torch.randn(len(weight), weight[0].numel()))
+        n = min(len(u), len(v))
+        gradient = u[:, :n] * 0.5 ** torch.arange(n) @ v[:n]
+        weight.grad = gradient.reshape(weight.shape)
+    optimizer.step()
+    filters, bias, matrix, last = weights
+    for weight, tall in ((filters.flatten(1), 1), (matrix, 2**0.5)):
+        moved = torch.linalg.svdvals(weight) / (20 * 0.01 * tall)
+        assert 0.7 < moved.max() < 1.2 and moved.max() < 16 * moved.min()  # of 128
+        assert (moved[:4] > 0.6).all()
+    for weight in (bias, last):  # AdamW's first step is the rate itself
+        torch.testing.assert_close(weight.abs(), torch.full_like(weight, 0.01))
 
 
 def test_the_seconds_are_those_of_training_alone_in_all_epochs(halves, monkeypatch):
@@ -255,7 +275,7 @@ def test_a_loss_that_is_no_number_is_an_error_and_the_best_weights_stay(halves):
         ({"batch_size": 0}, "'batch_size': 0"),
         ({"lr": -0.1}, "'lr': -0.1"),
         ({"patience": 0}, "patience=0"),
-        ({"optimizer": "sgdx"}, r"'sgdx'.*\['adamw', 'adam'"),
+        ({"optimizer": "sgdx"}, r"'sgdx'.*\['adamw', 'adam', 'muon'"),
         ({"schedule": "cosine"}, "'cosine'.*'one-cycle' or None"),
     ],
 )

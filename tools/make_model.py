@@ -13,11 +13,13 @@ threshold of "no digit" are taken. That trains four networks.
 import argparse
 import copy
 import json
+import math
 import time
 from pathlib import Path
 
 import numpy as np
 import torch
+from torch.nn import functional as F
 
 from mnistlab import checkpoint, data
 from mnistlab.checks import Reference
@@ -28,13 +30,7 @@ from mnistlab.models import DigitCNN, Network
 from mnistlab.pendigits import PenDigits, load_pens
 from mnistlab.preprocess import MNIST_PIPELINE, NAIVE_PIPELINE, normalize
 from mnistlab.synthetic import hand_images, no_digit_images, pen_images
-from mnistlab.training import (
-    History,
-    divide_logits,
-    fit,
-    random_affine,
-    temperature,
-)
+from mnistlab.training import History, fit, random_affine
 
 BEST = checkpoint.ARTIFACTS / "best_model.pt"
 ESTIMATE = checkpoint.ARTIFACTS / "estimate.json"
@@ -129,6 +125,29 @@ def for_second_stage(digits: Data, pens: PenDigits, seed: int):
 def sureness(logits: np.ndarray) -> np.ndarray:
     """Probability of the most probable answer, (N,), of logits (N, 10)."""
     return softmax(logits).max(1)
+
+
+def temperature(logits: np.ndarray, labels: np.ndarray) -> float:
+    """By what to divide logits (N, 10) so that probabilities mean what they say.
+
+    Temperature scaling (Guo et al. 2017): the one number that makes the labels of
+    digits which were not learnt most probable. It changes no answer.
+    """
+    logits, labels = torch.from_numpy(logits).double(), torch.from_numpy(labels)
+    candidates = np.geomspace(0.1, 10, 461).tolist()  # 1 % apart
+    return min(candidates, key=lambda t: float(F.cross_entropy(logits / t, labels)))
+
+
+def divide_logits(model: Network, by: float) -> None:
+    """Fold a temperature into the last layer, nn.Linear, of a network, in place.
+
+    Raises ValueError unless it is a finite number above 0.
+    """
+    if not (math.isfinite(by) and by > 0):
+        raise ValueError(f"the temperature is {by}; expected a finite number above 0.")
+    with torch.no_grad():
+        model[-1].weight /= by
+        model[-1].bias /= by
 
 
 def over_writers(report: Report, writers: np.ndarray) -> dict[str, object]:
