@@ -246,7 +246,7 @@ def test_numbers_may_differ_by_the_stated_band(stored, run, tags, same):
 
 def test_the_names_of_the_sources_are_those_of_the_package():
     for digits in data.load("sample"), data.load():
-        assert sanitized(f"n = 3 ({digits.source})") == "n = # (<digits>)"
+        assert sanitized(f"n = 3 ({digits.train.source})") == "n = # (<digits>)"
     for pens in pendigits.HAND_SOURCE, pendigits.PENS_SOURCE:
         assert sanitized(pens) == "<pens>"
 
