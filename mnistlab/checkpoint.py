@@ -39,18 +39,13 @@ class Checkpoint:
 
 
 def save(
-    path: Path,
-    model: Network,
-    *,
-    arguments: dict[str, Any] | None = None,
-    golden: dict[str, torch.Tensor] | None = None,
-    **card: Any,
+    path: Path, model: Network, *, arguments=None, golden=None, **card
 ) -> Checkpoint:
     """Write `path` (.pt) and its card (.json); an older pair survives a kill.
 
-    `arguments` are those the network was built with. `card` may hold reports,
-    dataclasses, numpy values, lists, numbers, text. Returns what load() would, and
-    raises what load() would before anything is written.
+    `arguments`, a dict, are those the network was built with; `golden` is as in
+    Checkpoint. `card` may hold reports, dataclasses, numpy values, lists, numbers,
+    text. Returns what load() would, and raises it, too, before anything is written.
     """
     path, golden = Path(path), golden or {}
     if path.suffix == ".json":

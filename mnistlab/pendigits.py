@@ -21,10 +21,9 @@ PENS_URL = (
     "pen+based+recognition+of+handwritten+digits.zip"
 )
 PENS_FILE = "pendigits-orig.tra"
-PENS_MD5 = "28e269fb7eaf8cb51af3f561743a0de5"  # of the unpacked text
+PENS_MD5 = "28e269fb7eaf8cb51af3f561743a0de5"  # unpacked
 PENS_SOURCE = "UCI pendigits, 7,494 digits by the pens of 30 writers"
 HAND_SOURCE = "the scripted hand (recorded pens could not be had)"
-TABLET_UNITS = 500
 
 
 @dataclass(frozen=True)
@@ -72,7 +71,7 @@ def read_unipen(text: str, source: str = "this UNIPEN text") -> PenDigits:
                 f"within 0..500. The text is cut, or of another kind than {PENS_FILE}."
             )
         points = [np.array(re.findall(r"(\d+) +(\d+)", b), float) for b in blocks]
-        strokes.append([one * (1, -1) + (0, TABLET_UNITS) for one in points])
+        strokes.append([one * (1, -1) + (0, 500) for one in points])
         labels.append(int(found["label"]))
         writers.append(int(found["writer"]))
     if not strokes:

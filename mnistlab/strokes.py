@@ -68,16 +68,11 @@ def check_number(name: str, value: float, low: float, high: float) -> None:
         raise ValueError(f"{name} is {value}, expected {low:g} to {high:g}")
 
 
-def place(
-    strokes: Drawing,
-    size_px: float,
-    center: tuple[float, float] | None = None,
-    canvas_px: int = CANVAS_PX,
-) -> Drawing:
+def place(strokes: Drawing, size_px, center=None, canvas_px=CANVAS_PX) -> Drawing:
     """Scale and move a drawing: its longer side is size_px, its box lies at center.
 
     Proportions are kept; a dot is only moved. The brush is not counted. center is
-    (x, y) in pixels, by default the middle of the canvas. No points: ValueError.
+    (x, y) in pixels, None the middle of the canvas. ValueError if there are no points.
     """
     check_number("size_px", size_px, 0, FARTHEST_PX)
     strokes = [np.asarray(stroke, float) for stroke in strokes]
@@ -91,16 +86,12 @@ def place(
 
 
 def random_place(
-    strokes: Drawing,
-    rng: np.random.Generator,
-    low: float = 100,
-    high: float = 240,
-    brush_px: float = BRUSH_PX,
-    canvas_px: int = CANVAS_PX,
+    strokes: Drawing, rng, low=100, high=240, brush_px=BRUSH_PX, canvas_px=CANVAS_PX
 ) -> Drawing:
     """Place a drawing at a random size (longer side low..high px) and position.
 
-    All ink, half a brush around the points included, stays on the canvas.
+    All ink, half a brush around the points included, stays on the canvas. rng is
+    numpy's Generator.
     """
     check_number("high", high, low, canvas_px - brush_px)
     drawing = place(strokes, rng.uniform(low, high), canvas_px=canvas_px)

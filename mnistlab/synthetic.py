@@ -2,6 +2,7 @@
 
 And what is no digit: letters, marks, scribbles, digits taken apart or two at once.
 A drawing is a list of strokes, float (n, 2), y down; an image uint8 (28, 28), ink 255.
+An rng is numpy's Generator: whoever calls twice with the same one gets two drawings.
 """
 
 import json
@@ -12,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from mnistlab.data import Digits
-from mnistlab.preprocess import MNIST_PIPELINE, Pipeline, to_input
+from mnistlab.preprocess import MNIST_PIPELINE, to_input
 from mnistlab.strokes import (
     BRUSH_PX,
     CANVAS_PX,
@@ -38,18 +39,14 @@ def forms(digit: int) -> tuple[str, ...]:
 
 
 def handwrite(
-    digit: int,
-    form: str | None = None,
-    seed: int | np.random.Generator = 0,
-    size_px: float = 190,
-    canvas_px: int = CANVAS_PX,
-    jitter: float = 1.0,
+    digit: int, form=None, seed=0, size_px=190.0, canvas_px=CANVAS_PX, jitter=1.0
 ) -> Drawing:
     """Write a digit as a person might; the same seed gives the same strokes.
 
-    form is one of forms(digit); None lets the seed choose. jitter, 0 to 3, scales what
-    varies between two drawings; 0 is the model itself. The longer side is size_px, in
-    the middle of the canvas, which a brush of BRUSH_PX may not leave.
+    form is one of forms(digit); None lets the seed, a number or an rng, choose. jitter,
+    0 to 3, scales what varies between two drawings; 0 is the model itself. The longer
+    side is size_px, in the middle of the canvas, which a brush of BRUSH_PX may not
+    leave.
     """
     names, rng = forms(digit), np.random.default_rng(seed)
     choice = names[rng.integers(len(names))]  # drawn in any case: one stream per seed
@@ -60,7 +57,7 @@ def handwrite(
     return place(_write(FORMS[digit][form], rng, jitter), size_px, canvas_px=canvas_px)
 
 
-def _write(form: list, rng: np.random.Generator, jitter: float) -> Drawing:
+def _write(form: list, rng, jitter: float) -> Drawing:
     turn, shear = rng.uniform((-0.15, -0.15), (0.15, 0.3)) * jitter
     stretch = np.exp(rng.uniform(-0.2, 0.2) * jitter)
     slant = [[stretch, turn], [-turn - shear, 1 / stretch]]
@@ -94,7 +91,7 @@ def _smooth(points: np.ndarray) -> np.ndarray:
     return np.concatenate([curve.reshape(-1, 2), points[-1:]])
 
 
-def warp(strokes: Drawing, rng: np.random.Generator, strength: float = 1.0) -> Drawing:
+def warp(strokes: Drawing, rng, strength: float = 1.0) -> Drawing:
     """A drawing as another hand might write it: turned, slanted, stretched, bent.
 
     At strength 1 up to 14 degrees, a shear of 0.3, proportions of 0.67 to 1.5, and a
@@ -108,7 +105,7 @@ def warp(strokes: Drawing, rng: np.random.Generator, strength: float = 1.0) -> D
     return [(s + depth * np.sin(s[:, ::-1] * pace + phase)) @ matrix for s in strokes]
 
 
-def loosen(strokes: Drawing, rng: np.random.Generator, by: float = 1.0) -> Drawing:
+def loosen(strokes: Drawing, rng, by: float = 1.0) -> Drawing:
     """A drawing as a hurried pen might write it, whatever the hand.
 
     Ends are cut short, overshoot or get a hook; strokes change their size by 5 % and
@@ -161,7 +158,7 @@ ADDED = {
 }
 
 
-def add_form(strokes: Drawing, digit: int, rng: np.random.Generator) -> Drawing:
+def add_form(strokes: Drawing, digit: int, rng) -> Drawing:
     """A 0 with a slash, a 1 with a base, a 7 with a bar, a 9 with a hook."""
     points, added = np.concatenate(strokes), np.array(ADDED[digit])
     low, size = points.min(0), np.maximum(np.ptp(points, axis=0), 1)
@@ -174,33 +171,20 @@ def add_form(strokes: Drawing, digit: int, rng: np.random.Generator) -> Drawing:
     return [*strokes, low + size * (added + rng.normal(0, 0.04, added.shape))]
 
 
-def draw(
-    strokes: Drawing,
-    rng: np.random.Generator,
-    pipeline: Pipeline = MNIST_PIPELINE,
-    wide: bool = False,
-) -> np.ndarray:
+def draw(strokes: Drawing, rng, pipeline=MNIST_PIPELINE, wide=False) -> np.ndarray:
     """One drawing as the pad would show it and the pipeline frame it: uint8 (28, 28).
 
     Any place, 100 to 240 px, brush 8 to 32 px, on a canvas of 280; or, if `wide`, 80
     to 240 px and a brush of 4 to 40.
     """
-    if wide:
-        low = high = rng.uniform(80, 240)
-        brush = min(rng.uniform(4, 40), 0.3 * low)
-    else:
-        low, high, brush = 100, 240, rng.uniform(8, 32)
+    low, high = [rng.uniform(80, 240)] * 2 if wide else (100, 240)
+    brush = min(rng.uniform(4, 40), 0.3 * low) if wide else rng.uniform(8, 32)
     canvas = rasterize(random_place(strokes, rng, low, high, brush), brush)
     return to_input(canvas, pipeline[:-1])
 
 
 def pen_images(
-    pens,
-    seed: int,
-    copies: int = 1,
-    strength: float = 0.0,
-    other_forms: float = 0.0,
-    pipeline: Pipeline = MNIST_PIPELINE,
+    pens, seed: int, copies=1, strength=0.0, other_forms=0.0, pipeline=MNIST_PIPELINE
 ) -> Digits:
     """Every drawing of pens, `copies` times, each time warped, placed and inked anew.
 
@@ -320,13 +304,11 @@ NO_DIGIT = {book: partial(_other, book) for book in OTHERS if book != "about"} |
 }
 
 
-def no_digit_images(
-    n: int, seed: int, kinds: dict[str, float], pens=None
-) -> np.ndarray:
+def no_digit_images(n: int, seed: int, kinds: dict, pens=None) -> np.ndarray:
     """n drawings that show no digit, uint8 (n, 28, 28), warped, with all pens.
 
-    kinds: the share of each, keys of NO_DIGIT. pens: PenDigits; half of the digits that
-    are spoilt come from them, the rest, or all, from the scripted hand.
+    kinds: {key of NO_DIGIT: its share}. pens: PenDigits; half of the digits that are
+    spoilt come from them, the rest, or all, from the scripted hand.
     """
     rng, images = np.random.default_rng(seed), []
 
