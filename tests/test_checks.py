@@ -65,7 +65,10 @@ def in_words(image) -> dict[str, float]:
 
 
 def test_the_statistics_are_what_their_names_say(unseen):
-    images = np.concatenate([unseen.images[:5], 255 - unseen.images[:2]])
+    faint = np.zeros((2, 28, 28), np.uint8)
+    faint[0, 10, 12] = 100  # all the ink that there is
+    faint[1, 5:20, 14], faint[1, 3, 14], faint[1, 1, 14] = 255, INK + 3, INK - 3
+    images = np.concatenate([unseen.images[:5], 255 - unseen.images[:2], faint])
     noise = np.random.default_rng(0).normal(0.3, 1, (2, 28, 28)).astype(np.float32)
     inputs = np.concatenate([normalize(images), noise])
     found = checks.measure(inputs)

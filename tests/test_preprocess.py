@@ -21,6 +21,7 @@ from mnistlab.preprocess import (
     as_grey,
     center_of_mass,
     crop_to_ink,
+    denormalize,
     fit_20x20,
     load_picture,
     normalize,
@@ -89,6 +90,7 @@ def test_normalize_undone_is_the_image_again():
     inputs = normalize(images)
     assert inputs.dtype == np.float32 and inputs.shape == images.shape
     assert inputs[0, 0, 0] == pytest.approx(-MEAN / STD)  # where images is 0
+    assert np.allclose(denormalize(inputs), images / 255, atol=1e-6)
     assert np.array_equal(as_grey(inputs), images)
     faint = images // 4 + 10  # shown as faint as it is: nothing is stretched
     assert np.array_equal(as_grey(normalize(faint)), faint)
@@ -112,8 +114,8 @@ def test_mnists_own_images_are_where_the_pipeline_would_put_them(mnist):
 
 def test_a_stages_numbers_are_those_of_its_picture():
     image = np.zeros((10, 20), np.uint8)
-    image[4:6, 5:15] = 200
-    image[0] = 56
+    image[4:6, 5:15] = 128
+    image[0] = 127
     original, centred, final = (
         trace(image, (fit_20x20, center_of_mass, normalize))[n].numbers
         for n in (0, -2, -1)
@@ -122,9 +124,9 @@ def test_a_stages_numbers_are_those_of_its_picture():
         "shape": (10, 20),
         "dtype": "uint8",
         "low": 0,
-        "high": 200,
-        "mean": pytest.approx((20 * 200 + 20 * 56) / 200),
-        "border": pytest.approx(20 * 56 / 56),
+        "high": 128,
+        "mean": pytest.approx((20 * 128 + 20 * 127) / 200),
+        "border": pytest.approx(20 * 127 / 56),
         "ink": pytest.approx(20 / 200),
     }
     assert (final["dtype"], final["shape"]) == ("float32", (28, 28))

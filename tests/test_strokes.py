@@ -118,6 +118,9 @@ def test_a_single_point_is_a_disc_of_the_brush():
     rows, columns = np.nonzero(canvas)
     assert (columns.mean() + 0.5, rows.mean() + 0.5) == (140, 100)  # x, then y
     np.testing.assert_array_equal(rasterize([[(140, 100)] * 3], 40), canvas)
+    seen = [rasterize([[(x, 100)]], 40).sum(0) for x in (140.125, 140.375)]
+    left, right = (np.average(range(CANVAS_PX), weights=columns) for columns in seen)
+    assert right - left == pytest.approx(0.25, abs=0.02)  # halves go one way
 
 
 def test_what_lies_outside_the_canvas_is_cut_by_the_edge():

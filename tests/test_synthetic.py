@@ -110,6 +110,9 @@ def test_the_hand_still_writes_what_the_shipped_network_learnt_from():
     warped = [warp(handwrite(digit), stream) for digit in FORMS]
     assert fingerprint(warped) == pytest.approx(274.18794706857733, rel=1e-6)
     stream = rng(1)
+    loose = [loosen(handwrite(digit), stream) for digit in FORMS]
+    assert fingerprint(loose) == pytest.approx(-486.6263053586589, rel=1e-6)
+    stream = rng(1)
     other = [add_form(handwrite(digit), digit, stream) for digit in (0, 1, 7, 9)]
     assert fingerprint(other) == pytest.approx(-221.50824319456055, rel=1e-6)
     shares = hand_images(40, seed=0).images.reshape(40, -1).mean(1) / 255
@@ -242,6 +245,11 @@ def test_every_kind_of_no_digit_is_drawn_in_mnists_frame_and_seeded(kind, pens):
     np.testing.assert_array_equal(images, no_digit_images(12, 0, {kind: 1}))
     spoils = "digit" in kind or kind == "pieces"
     assert spoils == (images != no_digit_images(12, 0, {kind: 1}, pens)).any()
+
+
+def test_no_kind_of_no_digit_is_another_one():
+    drawn = {no_digit_images(4, 0, {kind: 1}).tobytes() for kind in NO_DIGIT}
+    assert len(drawn) == len(NO_DIGIT)
 
 
 def test_a_glyph_has_several_strokes_and_is_too_broad_for_a_1():
