@@ -150,5 +150,6 @@ def test_the_matrix_says_who_sees_a_fault_and_who_does_not(classifier, unseen):
             assert row["accuracy"] < 0.6 < 0.85 < rows["none"]["accuracy"]
     shifted = rows["canvas shifted by 6 px"]["accuracy"]
     assert shifted == pytest.approx(rows["none"]["accuracy"], abs=0.02)
+    assert rows[TRAIN_MODE]["confidence"] != rows["none"]["confidence"]
     for name in ("not divided by 255", "normalised twice"):  # they look like luck
         assert rows[name]["confidence"] > rows["none"]["confidence"]
