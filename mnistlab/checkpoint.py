@@ -39,32 +39,26 @@ class Checkpoint:
 
 
 def save(
-    path: Path,
-    model: Network,
-    *,
-    arguments: dict[str, Any] | None = None,
-    golden: dict[str, torch.Tensor] | None = None,
-    **card: Any,
+    path: Path, model: Network, *, arguments=None, golden=None, **card
 ) -> Checkpoint:
     """Write `path` (.pt) and its card (.json); an older pair survives a kill.
 
-    `arguments` are those the network was built with. `card` may hold reports,
-    dataclasses, numpy values, lists, numbers, text. Returns what load() would, and
-    raises what load() would before anything is written.
+    `arguments`, a dict, are those the network was built with; `golden` is as in
+    Checkpoint. `card` may hold reports, dataclasses, numpy values, lists, numbers,
+    text. Returns what load() would, and raises it, too, before anything is written.
     """
     path, golden = Path(path), golden or {}
     if path.suffix == ".json":
         raise CheckpointError(f"{path} is where the card goes; expected model.pt, say.")
-    libraries = {"torch": torch, "numpy": np, "pillow": PIL}
-    versions = {name: library.__version__ for name, library in libraries.items()}
     weights = {name: t.detach().cpu() for name, t in model.state_dict().items()}
+    versions = {"python": platform.python_version(), "torch": torch.__version__}
     card = {
         "network": type(model).__name__,
         "arguments": arguments or {},
         "parameters": model.parameter_count,
         "normalization": {"mean": MEAN, "std": STD},
         **card,
-        "versions": {"python": platform.python_version(), **versions},
+        "versions": {**versions, "numpy": np.__version__, "pillow": PIL.__version__},
     }
     text = json.dumps(card, indent=1, default=_plain)
     kept = {"weights": weights, "golden": golden, "card": text}
@@ -84,8 +78,7 @@ def load(path: Path) -> Checkpoint:
     CheckpointError if it is cut, altered, hostile, or made for other normalisation
     constants than this package's.
     """
-    path = Path(path)
-    if not path.exists():
+    if not (path := Path(path)).exists():
         raise FileNotFoundError(
             f"there is no {path.name} in {path.parent}. Notebook 01 trains a network "
             "and saves it as my_model.pt; `make model` makes best_model.pt."

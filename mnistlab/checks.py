@@ -10,13 +10,12 @@ import numpy as np
 
 from mnistlab.preprocess import INK, Stage, denormalize, ring
 
-# Statistic -> the alarm that rings where it leaves its bounds, which are set ...
-_SET = {"peak": "blank", "lowest": "range", "highest": "range"}
-_SET |= {"border": "polarity", "paper": "background"}
-# ... or were measured on the training images.
-MEASURED = {"ink": "ink", "pen_px": "ink", "side_px": "placement"}
-MEASURED |= {"center_x": "placement", "center_y": "placement"}
-STATISTICS = _SET | MEASURED
+# Statistic -> the alarm that rings where it leaves its bounds.
+STATISTICS = {"peak": "blank", "lowest": "range", "highest": "range"}
+STATISTICS |= {"border": "polarity", "paper": "background", "ink": "ink"}
+STATISTICS |= {"pen_px": "ink", "side_px": "placement"}
+STATISTICS |= {"center_x": "placement", "center_y": "placement"}
+MEASURED = "ink", "pen_px", "side_px", "center_x", "center_y"  # the others are set
 # Alarm -> what it says to a person: what is seen, and what it comes from.
 CAUSES = {
     "blank": "There is no ink: nothing was drawn, or it was lost on the way (black "
@@ -61,11 +60,12 @@ class Alarm:
         return CAUSES[self.name]
 
     def __str__(self) -> str:
-        measured = "was measured on training images"
-        bound = measured if self.statistic in MEASURED else "is allowed"
-        found = f"the {self.statistic} is {self.value:.3g} at {self.stage}"
-        bound = f"{self.low:.3g} to {self.high:.3g} {bound}"
-        return f"{self.sentence} ({found}; {bound})"
+        is_measured = self.statistic in MEASURED
+        bound = "was measured on training images" if is_measured else "is allowed"
+        return (
+            f"{self.sentence} (the {self.statistic} is {self.value:.3g} at "
+            f"{self.stage}; {self.low:.3g} to {self.high:.3g} {bound})"
+        )
 
 
 class InputAlarm(ValueError):
@@ -92,11 +92,10 @@ def measure(inputs: np.ndarray) -> dict[str, np.ndarray]:
         np.where(side.any(1), 28 - side.argmax(1) - side[:, ::-1].argmax(1), 0)
         for side in (inked.any(1), inked.any(2))  # bool (N, 28) each
     ]
-    highest = pixels.max((1, 2))
     return {
-        "peak": highest,
+        "peak": pixels.max((1, 2)),
         "lowest": pixels.min((1, 2)),
-        "highest": highest,
+        "highest": pixels.max((1, 2)),
         "border": ring(pixels).mean(1),
         "paper": pixels[:, ::27, ::27].mean((1, 2)),
         "ink": pixels.mean((1, 2)),
@@ -142,9 +141,7 @@ class Reference:
     source: str
 
     @classmethod
-    def measured_on(
-        cls, inputs: np.ndarray, logits: np.ndarray, source: str
-    ) -> "Reference":
+    def measured_on(cls, inputs: np.ndarray, logits: np.ndarray, source: str):
         """From normalised inputs float32 (N, 28, 28) and their logits (N, 10).
 
         The MEASURED may be as extreme as all but one in a thousand of these images.
@@ -166,7 +163,7 @@ class Reference:
         return cls(bounds, *spreads, len(inputs), source)
 
     @classmethod
-    def from_card(cls, card: dict) -> "Reference":
+    def from_card(cls, card: dict):
         """From a checkpoint's card; ValueError for one of another version's checks."""
         if differ := sorted(set(card["bounds"]) ^ set(STATISTICS)):
             raise ValueError(
@@ -186,7 +183,7 @@ class Reference:
         return rings
 
     def check(self, stages: tuple[Stage, ...]) -> tuple[Alarm, ...]:
-        """The alarms of one drawing on its way, the serious ones first.
+        """The alarms of one drawing on its way, in the order of CAUSES.
 
         Each stage with the canvas's shape is held against the border's bounds, so that
         an inversion is found where it happens; the last one against all.
@@ -214,8 +211,7 @@ class Reference:
 
     def drift(self, means: np.ndarray, energies: np.ndarray) -> Drift | None:
         """Of a window's means (n,) and energies (n,); None for fewer than five."""
-        n = len(means)
-        if n < 5:
+        if (n := len(means)) < 5:
             return None
         average, deviation = np.transpose([self.mean, self.energy])  # (2,) each
         off = (np.mean([means, energies], axis=1) - average) / (deviation / n**0.5)

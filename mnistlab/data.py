@@ -10,8 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-# md5 of MNIST's extracted files. torchvision checks only what it has just
-# downloaded; a file that was damaged later loads there without a word.
+# md5 of MNIST's extracted files: torchvision reads a damaged one without a word.
 MNIST_FILES = {
     "train-images-idx3-ubyte": "6bbc9ace898e44ae57da46a324031adb",
     "train-labels-idx1-ubyte": "a25bea736e30d166cdddb491f175f624",
@@ -61,7 +60,7 @@ class Digits:
 
     @property
     def sha256(self) -> str:
-        """Hash of the images and labels, in this order."""
+        """Of images and labels."""
         return hashlib.sha256(self.images.tobytes() + self.labels.tobytes()).hexdigest()
 
     def take(self, index: np.ndarray) -> "Digits":
@@ -89,10 +88,6 @@ class Data:
     train: Digits
     validation: Digits
     test: Digits
-
-    @property
-    def source(self) -> str:
-        return self.train.source
 
 
 def balanced_index(labels: np.ndarray, n: int, seed: int) -> np.ndarray:
@@ -145,18 +140,16 @@ def _hold_out(digits: Digits, n: int, seed: int) -> tuple[Digits, Digits]:
 def _mnist() -> tuple[Digits, Digits]:
     from torchvision.datasets import MNIST  # imports torch; only needed here
 
-    def read(name: str, header: int) -> np.ndarray:  # idx: 4 bytes, 4 for each axis
+    arrays, source = [], "MNIST, 60,000 training images"
+    for name, md5 in MNIST_FILES.items():
         path = data_folder() / "MNIST" / "raw" / name
         urls = [f"{mirror}{name}.gz" for mirror in MNIST.mirrors]
-        content = read_or_fetch(path, MNIST_FILES[name], urls, gzip.decompress)
-        return np.frombuffer(content, np.uint8, offset=header)
-
-    def digits(part: str) -> Digits:
-        images = read(f"{part}-images-idx3-ubyte", 16).reshape(-1, 28, 28)
-        labels = read(f"{part}-labels-idx1-ubyte", 8).astype(np.int64)
-        return Digits(images, labels, "MNIST, 60,000 training images")
-
-    return digits("train"), digits("t10k")
+        content = read_or_fetch(path, md5, urls, gzip.decompress)
+        header = 16 if "images" in name else 8  # 4 bytes, and 4 for each axis
+        arrays.append(np.frombuffer(content, np.uint8, offset=header))
+    images, test_images = (array.reshape(-1, 28, 28) for array in arrays[::2])
+    labels, test_labels = (array.astype(np.int64) for array in arrays[1::2])
+    return Digits(images, labels, source), Digits(test_images, test_labels, source)
 
 
 def _sample() -> tuple[Digits, Digits]:
@@ -173,6 +166,7 @@ def read_or_fetch(
     """The content of a file that has this md5, fetched from a url where it is missing.
 
     It appears whole or not at all, also when several processes fetch it at once.
+    Raises DataUnavailable, or DataCorrupt for a file that has another md5.
     """
     if not path.exists():
         _download(path, md5, urls, unpack)
@@ -191,6 +185,7 @@ def _download(path, md5, urls, unpack):
     def fetch(url, temporary, _):  # pooch compares what this leaves, and renames it
         more = {"timeout": SILENCE_S, "headers": {"Accept-Encoding": "identity"}}
         pooch.HTTPDownloader(True, 1 << 16, **more)(url, temporary, None)
+        # Anew, for pooch's own temporary file is one that nobody else may read.
         write_atomically(Path(temporary), unpack(Path(temporary).read_bytes()))
 
     pooch.get_logger().setLevel("WARNING")  # the bar says enough

@@ -110,8 +110,8 @@ class Report:
     @property
     def summary(self) -> dict[str, object]:
         """The figures that a model card keeps."""
-        figures = {"accuracy": round(self.accuracy, 5), "n": len(self)}
-        return figures | {"source": self.source}
+        accuracy = round(self.accuracy, 5)
+        return {"accuracy": accuracy, "n": len(self), "source": self.source}
 
     def __str__(self) -> str:
         shares = [f"{digit}: {share:.1%}" for digit, share in enumerate(self.per_class)]

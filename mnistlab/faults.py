@@ -11,21 +11,11 @@ import torch
 from PIL import Image, ImageFilter, ImageOps
 from torch import nn
 
+from mnistlab import preprocess
 from mnistlab.checkpoint import CheckpointError
 from mnistlab.data import Digits
 from mnistlab.evaluation import Report, predict_logits
-from mnistlab.preprocess import (
-    BILINEAR,
-    MEAN,
-    MNIST_PIPELINE,
-    STD,
-    Pipeline,
-    Step,
-    crop_to_ink,
-    normalize,
-    resize_28x28,
-    to_input,
-)
+from mnistlab.preprocess import BILINEAR, MEAN, STD, Pipeline, Step, normalize
 
 
 def _step(name: str, change: Step) -> Step:
@@ -39,7 +29,7 @@ def _picture_step(name: str, change) -> Step:
 
     def step(images):
         pictures = map(Image.fromarray, images.reshape(-1, 28, 28))
-        return np.stack([*map(np.asarray, map(change, pictures))]).reshape(images.shape)
+        return np.stack([*map(change, pictures)]).reshape(images.shape)
 
     return _step(name, step)
 
@@ -66,7 +56,8 @@ halve_size = _picture_step(
     "halve_size", lambda p: ImageOps.expand(p.resize((14, 14), BILINEAR), 7)
 )
 stretch_box = _picture_step(
-    "stretch_box", lambda p: Image.fromarray(resize_28x28(crop_to_ink(np.asarray(p))))
+    "stretch_box",
+    lambda p: preprocess.resize_28x28(preprocess.crop_to_ink(np.asarray(p))),
 )
 thicken = _picture_step("thicken", lambda p: p.filter(ImageFilter.MaxFilter(5)))
 thin = _picture_step("thin", lambda p: p.filter(ImageFilter.MinFilter(3)))
@@ -121,9 +112,9 @@ def apply(name: str, images: np.ndarray) -> np.ndarray:
     which may change its size by a pixel even without a fault.
     """
     if name in CANVAS_FAULTS:
-        pipeline = faulty(MNIST_PIPELINE, name)
-        flat = images.reshape(-1, 28, 28)
-        inputs = [to_input(np.pad(image, 14), pipeline) for image in flat]
+        pipeline = faulty(preprocess.MNIST_PIPELINE, name)
+        canvases = (np.pad(image, 14) for image in images.reshape(-1, 28, 28))
+        inputs = [preprocess.to_input(canvas, pipeline) for canvas in canvases]
         return np.stack(inputs).reshape(images.shape)
     for step in faulty((normalize,), name):
         images = step(images)
@@ -166,12 +157,12 @@ def fault_matrix(classifier, digits: Digits) -> list[dict[str, object]]:
         rings = classifier.reference.outside(inputs)
         rings["no digit"] = report.probabilities.max(1) < classifier.threshold
         rings["any alarm"] = np.any(list(rings.values()), axis=0)
-        row = {"accuracy": report.accuracy, "confidence": report.confidence}
+        row = {"fault": name, "accuracy": report.accuracy}
+        row |= {"confidence": report.confidence}
         row |= {alarm: float(rang.mean()) for alarm, rang in rings.items()}
         try:
             suspect.test_golden(golden)
-            row["golden"] = False
         except CheckpointError:
             row["golden"] = True
-        rows.append({"fault": name} | row)
+        rows.append(row | {"golden": "golden" in row})
     return rows

@@ -6,11 +6,11 @@ CC BY 4.0: the original files, in UNIPEN's format, not UCI's table of features.
 
 import re
 import zipfile
-from collections.abc import Collection
 from dataclasses import dataclass
 from io import BytesIO
 
 import numpy as np
+from unlzw3 import unlzw
 
 from mnistlab import data
 from mnistlab.strokes import Drawing
@@ -21,15 +21,9 @@ PENS_URL = (
     "pen+based+recognition+of+handwritten+digits.zip"
 )
 PENS_FILE = "pendigits-orig.tra"
-PENS_MD5 = "28e269fb7eaf8cb51af3f561743a0de5"  # of the unpacked text
+PENS_MD5 = "28e269fb7eaf8cb51af3f561743a0de5"  # unpacked
 PENS_SOURCE = "UCI pendigits, 7,494 digits by the pens of 30 writers"
 HAND_SOURCE = "the scripted hand (recorded pens could not be had)"
-TABLET_UNITS = 500
-# Whole writers are held out, so that no hand is both learnt and examined: the
-# first nine of np.random.default_rng(0).permutation(30) + 1.
-TEST_WRITERS = (3, 11, 12, 22, 27)
-VALIDATION_WRITERS = (5, 17, 24, 29)
-TRAIN_WRITERS = tuple(sorted({*range(1, 31)} - {*TEST_WRITERS, *VALIDATION_WRITERS}))
 
 
 @dataclass(frozen=True)
@@ -49,12 +43,6 @@ class PenDigits:
         strokes = tuple(self.strokes[row] for row in rows)
         return PenDigits(strokes, self.labels[rows], self.writers[rows], self.source)
 
-    def of_writers(self, writers: Collection[int]) -> "PenDigits":
-        """Keep the drawings of these writers; ValueError for one who is not here."""
-        if missing := set(writers) - set(self.writers.tolist()):
-            raise ValueError(f"{self.source} has no writer {sorted(missing)}")
-        return self.take(np.flatnonzero(np.isin(self.writers, list(writers))))
-
 
 # What follows .SEGMENT; read_unipen explains it.
 _DIGIT = re.compile(
@@ -65,7 +53,7 @@ _DIGIT = re.compile(
 
 
 def read_unipen(text: str, source: str = "this UNIPEN text") -> PenDigits:
-    """Read digits from UNIPEN text as UCI's pendigits-orig files write it.
+    """Read UNIPEN text as UCI's pendigits-orig files write it.
 
     A digit is a line `.SEGMENT DIGIT 6-7 ? "4"` (which pen-downs, what label), a line
     `.COMMENT 4 14 100` (label, writer, record) and one block of `x y` lines for each
@@ -83,7 +71,7 @@ def read_unipen(text: str, source: str = "this UNIPEN text") -> PenDigits:
                 f"within 0..500. The text is cut, or of another kind than {PENS_FILE}."
             )
         points = [np.array(re.findall(r"(\d+) +(\d+)", b), float) for b in blocks]
-        strokes.append([one * (1, -1) + (0, TABLET_UNITS) for one in points])
+        strokes.append([one * (1, -1) + (0, 500) for one in points])
         labels.append(int(found["label"]))
         writers.append(int(found["writer"]))
     if not strokes:
@@ -93,16 +81,13 @@ def read_unipen(text: str, source: str = "this UNIPEN text") -> PenDigits:
 
 def load_pens() -> PenDigits:
     """Load the recorded pens, fetched at first; DataUnavailable or DataCorrupt."""
+
+    def unpack(archive: bytes) -> bytes:
+        return unlzw(zipfile.ZipFile(BytesIO(archive)).read(PENS_FILE + ".Z"))
+
     path = data.data_folder() / "pendigits" / PENS_FILE
-    content = data.read_or_fetch(path, PENS_MD5, [PENS_URL], _unpack)
+    content = data.read_or_fetch(path, PENS_MD5, [PENS_URL], unpack)
     return read_unipen(content.decode("ascii"), PENS_SOURCE)
-
-
-def _unpack(archive: bytes) -> bytes:
-    from unlzw3 import unlzw
-
-    with zipfile.ZipFile(BytesIO(archive)) as files:
-        return unlzw(files.read(PENS_FILE + ".Z"))
 
 
 def pens_or_hand(n: int, seed: int = 0) -> PenDigits:

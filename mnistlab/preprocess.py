@@ -16,7 +16,7 @@ from PIL import Image, ImageOps
 
 MEAN, STD = 0.1307, 0.3081  # of MNIST's training pixels, as a share of 255
 INK = 32  # a pixel this bright belongs to the drawing; below is noise or fringe
-MAX_SIDE = 4096  # pixels; larger pictures are refused before they are decoded
+MAX_SIDE = 4096  # pixels
 BILINEAR = Image.Resampling.BILINEAR  # smooth: Pillow's antialiases when it shrinks
 
 Step = Callable[[np.ndarray], np.ndarray]
@@ -69,7 +69,7 @@ def normalize(images: np.ndarray) -> np.ndarray:
 
 
 def denormalize(inputs: np.ndarray) -> np.ndarray:
-    """What `normalize` made of pixels back to 0..1, ink 1 on paper 0; any shape."""
+    """Undo `normalize`, to 0..1, ink 1 on paper 0; any shape."""
     return inputs * np.float32(STD) + np.float32(MEAN)
 
 
@@ -86,9 +86,8 @@ def as_grey(image: np.ndarray) -> np.ndarray:
 
 def ring(images: np.ndarray) -> np.ndarray:
     """The outermost pixels of (..., H, W), each once, as (..., n)."""
-    top, bottom = images[..., 0, :], images[..., -1, :]
-    left, right = images[..., 1:-1, 0], images[..., 1:-1, -1]
-    return np.concatenate([top, bottom, left, right], axis=-1)
+    sides = [images[..., 1:-1, 0], images[..., 1:-1, -1]]
+    return np.concatenate([images[..., 0, :], images[..., -1, :], *sides], axis=-1)
 
 
 @dataclass(frozen=True)
@@ -143,9 +142,10 @@ def save_trace(stages: tuple[Stage, ...], folder: Path) -> list[Path]:
             path = folder / f"debug_{name}_{len(paths) + 1}.png"
         Image.fromarray(as_grey(stage.image)).save(path)
         paths.append(path)
+    paths.append(folder / "debug_stages.csv")
     table = pd.DataFrame({"stage": stage.name, **stage.numbers} for stage in stages)
-    table.to_csv(folder / "debug_stages.csv", index=False)
-    return [*paths, folder / "debug_stages.csv"]
+    table.to_csv(paths[-1], index=False)
+    return paths
 
 
 def load_picture(source, *, ink: str = "light", paper: int | None = None) -> np.ndarray:

@@ -2,10 +2,10 @@
 
 And what is no digit: letters, marks, scribbles, digits taken apart or two at once.
 A drawing is a list of strokes, float (n, 2), y down; an image uint8 (28, 28), ink 255.
+An rng is numpy's Generator: whoever calls twice with the same one gets two drawings.
 """
 
 import json
-from collections.abc import Callable
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from mnistlab.data import Digits
-from mnistlab.preprocess import MNIST_PIPELINE, Pipeline, to_input
+from mnistlab.preprocess import MNIST_PIPELINE, to_input
 from mnistlab.strokes import (
     BRUSH_PX,
     CANVAS_PX,
@@ -39,21 +39,16 @@ def forms(digit: int) -> tuple[str, ...]:
 
 
 def handwrite(
-    digit: int,
-    form: str | None = None,
-    seed: int | np.random.Generator = 0,
-    size_px: float = 190,
-    canvas_px: int = CANVAS_PX,
-    jitter: float = 1.0,
+    digit: int, form=None, seed=0, size_px=190.0, canvas_px=CANVAS_PX, jitter=1.0
 ) -> Drawing:
     """Write a digit as a person might; the same seed gives the same strokes.
 
-    form is one of forms(digit); None lets the seed choose. jitter, 0 to 3, scales what
-    varies between two drawings; 0 is the model itself. The longer side is size_px, in
-    the middle of the canvas, which a brush of BRUSH_PX may not leave.
+    form is one of forms(digit); None lets the seed, a number or an rng, choose. jitter,
+    0 to 3, scales what varies between two drawings; 0 is the model itself. The longer
+    side is size_px, in the middle of the canvas, which a brush of BRUSH_PX may not
+    leave.
     """
-    names = forms(digit)
-    rng = np.random.default_rng(seed)
+    names, rng = forms(digit), np.random.default_rng(seed)
     choice = names[rng.integers(len(names))]  # drawn in any case: one stream per seed
     form = choice if form is None else form
     if form not in names:
@@ -62,14 +57,14 @@ def handwrite(
     return place(_write(FORMS[digit][form], rng, jitter), size_px, canvas_px=canvas_px)
 
 
-def _write(form: list, rng: np.random.Generator, jitter: float) -> Drawing:
+def _write(form: list, rng, jitter: float) -> Drawing:
     turn, shear = rng.uniform((-0.15, -0.15), (0.15, 0.3)) * jitter
     stretch = np.exp(rng.uniform(-0.2, 0.2) * jitter)
     slant = [[stretch, turn], [-turn - shear, 1 / stretch]]
     phase = rng.uniform(0, 2 * np.pi, 2)
     drawing = []
     for curves in form:
-        ends = [0, *np.cumsum([len(curve) for curve in curves]) - 1]
+        ends = [0, *np.cumsum([*map(len, curves)]) - 1]
         points = np.concatenate(curves).astype(float)
         points += rng.normal(0, 1.8 * jitter, points.shape)
         pieces = [_smooth(points[a : b + 1]) for a, b in pairwise(ends)]
@@ -96,22 +91,21 @@ def _smooth(points: np.ndarray) -> np.ndarray:
     return np.concatenate([curve.reshape(-1, 2), points[-1:]])
 
 
-def warp(strokes: Drawing, rng: np.random.Generator, strength: float = 1.0) -> Drawing:
+def warp(strokes: Drawing, rng, strength: float = 1.0) -> Drawing:
     """A drawing as another hand might write it: turned, slanted, stretched, bent.
 
     At strength 1 up to 14 degrees, a shear of 0.3, proportions of 0.67 to 1.5, and a
     slow wave of up to 4 % of its size. Any units; the size stays about the same.
     """
     turn, slant, stretch = rng.uniform(-1, 1, 3) * (0.25, 0.3, 0.2) * strength
-    shape = np.array([[np.exp(stretch), 0], [slant, np.exp(-stretch)]])
-    matrix = _rotation(turn) @ shape
+    matrix = _rotation(turn) @ [[np.exp(stretch), 0], [slant, np.exp(-stretch)]]
     size = max(np.ptp(np.concatenate(strokes), axis=0).max(), 1)
     phase, pace = rng.uniform(0, 2 * np.pi, 2), rng.uniform(3, 7, 2) / size
     depth = rng.uniform(0, 0.04, 2) * size * strength
     return [(s + depth * np.sin(s[:, ::-1] * pace + phase)) @ matrix for s in strokes]
 
 
-def loosen(strokes: Drawing, rng: np.random.Generator, by: float = 1.0) -> Drawing:
+def loosen(strokes: Drawing, rng, by: float = 1.0) -> Drawing:
     """A drawing as a hurried pen might write it, whatever the hand.
 
     Ends are cut short, overshoot or get a hook; strokes change their size by 5 % and
@@ -154,8 +148,8 @@ def _rotation(angle: float) -> np.ndarray:
     return np.array([[cos, sin], [-sin, cos]])
 
 
-# What a form adds to a plain digit, as points in shares of the digit's own box (0
-# and 7), or of its height, counted from the foot of a 1 and the end of a 9.
+# What MNIST's writers hardly ever add to a digit, as points in shares of its own box
+# (0 and 7), or of its height, counted from the foot of a 1 and the end of a 9.
 ADDED = {
     0: [[0.95, 0.05], [0.05, 0.95]],
     1: [[-1, 0], [1, 0]],
@@ -164,11 +158,8 @@ ADDED = {
 }
 
 
-def add_form(strokes: Drawing, digit: int, rng: np.random.Generator) -> Drawing:
-    """A 0 with a slash, a 1 with a base, a 7 with a bar, a 9 with a hook; or KeyError.
-
-    MNIST's writers did not use these forms, or hardly.
-    """
+def add_form(strokes: Drawing, digit: int, rng) -> Drawing:
+    """A 0 with a slash, a 1 with a base, a 7 with a bar, a 9 with a hook."""
     points, added = np.concatenate(strokes), np.array(ADDED[digit])
     low, size = points.min(0), np.maximum(np.ptp(points, axis=0), 1)
     if digit == 1:
@@ -180,33 +171,20 @@ def add_form(strokes: Drawing, digit: int, rng: np.random.Generator) -> Drawing:
     return [*strokes, low + size * (added + rng.normal(0, 0.04, added.shape))]
 
 
-def draw(
-    strokes: Drawing,
-    rng: np.random.Generator,
-    pipeline: Pipeline = MNIST_PIPELINE,
-    wide: bool = False,
-) -> np.ndarray:
-    """One drawing as the pad would show it and the pipeline would frame it.
+def draw(strokes: Drawing, rng, pipeline=MNIST_PIPELINE, wide=False) -> np.ndarray:
+    """One drawing as the pad would show it and the pipeline frame it: uint8 (28, 28).
 
     Any place, 100 to 240 px, brush 8 to 32 px, on a canvas of 280; or, if `wide`, 80
-    to 240 px and a brush of 4 to 40. The image is not yet normalised.
+    to 240 px and a brush of 4 to 40.
     """
-    if wide:
-        low = high = rng.uniform(80, 240)
-        brush = min(rng.uniform(4, 40), 0.3 * low)
-    else:
-        low, high, brush = 100, 240, rng.uniform(8, 32)
+    low, high = [rng.uniform(80, 240)] * 2 if wide else (100, 240)
+    brush = min(rng.uniform(4, 40), 0.3 * low) if wide else rng.uniform(8, 32)
     canvas = rasterize(random_place(strokes, rng, low, high, brush), brush)
     return to_input(canvas, pipeline[:-1])
 
 
 def pen_images(
-    pens,
-    seed: int,
-    copies: int = 1,
-    strength: float = 0.0,
-    other_forms: float = 0.0,
-    pipeline: Pipeline = MNIST_PIPELINE,
+    pens, seed: int, copies=1, strength=0.0, other_forms=0.0, pipeline=MNIST_PIPELINE
 ) -> Digits:
     """Every drawing of pens, `copies` times, each time warped, placed and inked anew.
 
@@ -224,9 +202,7 @@ def pen_images(
     return Digits(np.stack(images), np.tile(pens.labels, copies), pens.source)
 
 
-def hand_images(
-    n: int, seed: int, pipeline: Pipeline = MNIST_PIPELINE, wide: bool = False
-) -> Digits:
+def hand_images(n: int, seed: int, wide: bool = False) -> Digits:
     """n digits of the scripted hand in all its forms, warped: 0, 1, ... 9, 0, ...
 
     `wide` is for training: looser, warped more, with pens of all widths.
@@ -237,7 +213,7 @@ def hand_images(
         strokes = handwrite(digit, seed=rng, jitter=jitter)
         strokes = loosen(strokes, rng) if wide else strokes
         strokes = warp(strokes, rng, 1.0 if wide else 0.7)
-        images.append(draw(strokes, rng, pipeline, wide))
+        images.append(draw(strokes, rng, wide=wide))
     return Digits(np.stack(images), labels, "the scripted hand")
 
 
@@ -252,6 +228,11 @@ def _other(book: str, rng, digit_of) -> Drawing:
 def _scribble(rng, digit_of):
     counts = rng.integers(6, 22, rng.integers(1, 3))
     return [_smooth(rng.uniform(0, 100, (n, 2))) for n in counts]
+
+
+def _lines(rng, digit_of):
+    counts = rng.integers(2, 5, rng.integers(2, 5))
+    return [rng.uniform(0, 100, (n, 2)) for n in counts]
 
 
 def _glyph(rng, digit_of):
@@ -306,35 +287,28 @@ def _scrambled(rng, digit_of):
     return pieces
 
 
-NO_DIGIT: dict[str, Callable] = {
-    "letters": partial(_other, "letters"),
-    "other letters": partial(_other, "other letters"),
-    "marks": partial(_other, "marks"),
-    "more marks": partial(_other, "more marks"),
+def _mirrored(rng, digit_of):
+    return [stroke * (-1, 1) for stroke in digit_of((3, 6, 9))[0]]
+
+
+# On other marks and mirrored digits the network is judged; the others it learns.
+NO_DIGIT = {book: partial(_other, book) for book in OTHERS if book != "about"} | {
     "scribbles": _scribble,
-    "lines": lambda rng, _: [
-        rng.uniform(0, 100, (n, 2)) for n in rng.integers(2, 5, rng.integers(2, 5))
-    ],
+    "lines": _lines,
     "glyphs": _glyph,
     "two digits": _two,
     "turned digits": _turned,
     "pieces": _piece,
     "scrambled digits": _scrambled,
-    # Never learnt from: on these it is judged.
-    "other marks": partial(_other, "other marks"),
-    "mirrored digits": lambda rng, digit_of: [
-        stroke * (-1, 1) for stroke in digit_of((3, 6, 9))[0]
-    ],
+    "mirrored digits": _mirrored,
 }
 
 
-def no_digit_images(
-    n: int, seed: int, kinds: dict[str, float], pens=None
-) -> np.ndarray:
+def no_digit_images(n: int, seed: int, kinds: dict, pens=None) -> np.ndarray:
     """n drawings that show no digit, uint8 (n, 28, 28), warped, with all pens.
 
-    kinds: the share of each, keys of NO_DIGIT. pens: PenDigits; half of the digits that
-    are spoilt come from them, the rest, or all, from the scripted hand.
+    kinds: {key of NO_DIGIT: its share}. pens: PenDigits; half of the digits that are
+    spoilt come from them, the rest, or all, from the scripted hand.
     """
     rng, images = np.random.default_rng(seed), []
 

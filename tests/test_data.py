@@ -46,10 +46,8 @@ IMAGES, LABELS = np.zeros((3, 28, 28), np.uint8), np.zeros(3, int)
         (IMAGES.astype(np.float32), LABELS, "float32.*uint8"),
         (IMAGES[:, None], LABELS, r"\(3, 1, 28, 28\)"),
         (IMAGES, LABELS[:2], r"\(2,\)"),
-        (IMAGES, LABELS[:, None], r"\(3, 1\)"),
         (IMAGES, LABELS.astype(np.uint8), "uint8.*int64"),
-        (IMAGES, np.array([0, 10, 9]), r"\[10\].*0 to 9"),
-        (IMAGES, np.array([-1, 7, 5]), r"\[-1\]"),
+        (IMAGES, np.array([0, 10, -1]), r"\[-1, 10\].*0 to 9"),
     ],
 )
 def test_digits_refuse_other_images_and_labels(images, labels, message):
@@ -66,24 +64,20 @@ def test_the_hash_sees_one_pixel_and_one_label(digits):
         assert changed.sha256 != digits.sha256
 
 
-@pytest.mark.parametrize("n", [0, 7, 53, 200])
-def test_a_balanced_draw_is_random_in_equal_shares_and_takes_no_image_twice(digits, n):
-    one, again, other = (
-        data.balanced_index(digits.labels, n, seed) for seed in (3, 3, 4)
-    )
-    counts = digits.take(one).counts
-    assert counts.sum() == n == len(set(one.tolist()))
-    assert np.ptp(counts) <= 1
-    assert one.tolist() == again.tolist()
-    if n:
-        assert np.diff(digits.labels[one]).min() < 0  # not class after class
-    assert set(one) != set(other) or n in (0, 200)
+def test_a_balanced_draw_is_random_in_equal_shares_and_takes_no_image_twice(digits):
+    def draw(n, seed):
+        return data.balanced_index(digits.labels, n, seed)
 
-
-@pytest.mark.parametrize("n, told", [(201, "need 21 of each digit.* 20"), (-1, "-1")])
-def test_a_balanced_draw_of_an_impossible_size_says_why(digits, n, told):
-    with pytest.raises(ValueError, match=told):
-        digits.balanced(n)
+    for n in (0, 7, 53, 200):
+        one = draw(n, 3)
+        counts = digits.take(one).counts
+        assert counts.sum() == n == len(set(one.tolist())) and np.ptp(counts) <= 1
+        assert one.tolist() == draw(n, 3).tolist()
+    assert np.diff(digits.labels[draw(53, 3)]).min() < 0  # not class after class
+    assert set(draw(53, 3)) != set(draw(53, 4))
+    for n, told in (201, "need 21 of each digit.* 20"), (-1, "-1"):
+        with pytest.raises(ValueError, match=told):
+            digits.balanced(n)
 
 
 def test_joining_keeps_the_order_and_names_each_source_once(digits):
@@ -116,6 +110,8 @@ def test_files_are_downloaded_once_to_where_torchvision_reads_them(
 ):
     def answer(handler):
         content = gzip.compress(tiny[handler.path.strip("/").removesuffix(".gz")])
+        if handler.headers["Accept-Encoding"] != "identity":  # some would unpack it
+            content = b"unpacked on its way"
         send(content, len(content))(handler)
 
     mirrors = [serve(lambda handler: handler.send_error(503)), serve(answer)]
@@ -125,7 +121,8 @@ def test_files_are_downloaded_once_to_where_torchvision_reads_them(
     np.testing.assert_array_equal(loaded.test.labels, oracle.targets)
     train = images_of(digits.take(slice(160)))
     assert images_of(loaded.train, loaded.validation) == train
-    assert loaded.source == loaded.test.source == "MNIST, 60,000 training images"
+    sources = {loaded.train.source, loaded.validation.source, loaded.test.source}
+    assert sources == {"MNIST, 60,000 training images"}
     assert "100%" in capsys.readouterr().err  # the bar
     assert sorted(os.listdir(tmp_path / "MNIST" / "raw")) == sorted(NAMES)
     (tmp_path / "other").touch()  # whoever may read this may read those
@@ -138,7 +135,7 @@ def test_files_are_downloaded_once_to_where_torchvision_reads_them(
 def test_without_files_and_network_the_sample_is_taken_and_announced(
     tiny, capsys, monkeypatch, tmp_path
 ):
-    assert load().source == "5,000-image MNIST sample"
+    assert load().train.source == "5,000-image MNIST sample"
     line = capsys.readouterr().out
     assert line.count("\n") == 1
     assert NAMES[0] in line and "5,000 real MNIST images" in line
@@ -182,14 +179,14 @@ def test_the_full_data_are_mnist(mnist):
     assert known.issuperset(images_of(*data._sample()))
 
 
-@pytest.mark.parametrize("bad", [lambda whole: whole[:-100], lambda w: w[:-1] + b"\7"])
-def test_a_damaged_file_is_named_and_left_alone(tiny, bad):
-    folder = data.data_folder() / "MNIST" / "raw"
-    folder.mkdir(parents=True)
-    (folder / NAMES[0]).write_bytes(bad(tiny[NAMES[0]]))
-    with pytest.raises(DataCorrupt, match=f"{NAMES[0]} .*{data.MNIST_FILES[NAMES[0]]}"):
-        load("auto")  # nor does "auto" cover it up
-    assert (folder / NAMES[0]).read_bytes() == bad(tiny[NAMES[0]])
+def test_a_damaged_file_is_named_and_left_alone(tiny):
+    path = data.data_folder() / "MNIST" / "raw" / NAMES[0]
+    path.parent.mkdir(parents=True)
+    for damaged in tiny[NAMES[0]][:-100], tiny[NAMES[0]][:-1] + b"\7":
+        path.write_bytes(damaged)
+        with pytest.raises(DataCorrupt, match=f"{path.name} .*{md5(tiny[NAMES[0]])}"):
+            load("auto")  # nor does "auto" cover it up
+        assert path.read_bytes() == damaged
 
 
 # --- downloads ----------------------------------------------------------------------

@@ -147,7 +147,6 @@ SPOILT = [
     (lambda nb: nb.cells[0].update(source="No title"), "title"),
     (lambda nb: nb.cells[1].update(source="SEED = 0"), "not the imports"),
     (lambda nb: nb.cells[2].update(execution_count=None), "counts"),
-    (lambda nb: nb.cells[2].update(execution_count=7), "counts"),
     (lambda nb: nb.cells[2].update(id=nb.cells[1].id), "same id"),
     (lambda nb: nb.metadata.kernelspec.update(name="conda-env"), "kernel"),
     (lambda nb: nb.metadata.update(widgets={}), "state of widgets"),
@@ -156,7 +155,6 @@ SPOILT = [
     (tags(3), "error without its tag"),
     (lambda nb: nb.cells[3].update(outputs=[]), "tag without one"),
     (source("plot();\nshow()"), "ends with ;"),
-    (source("plot(); "), "ends with ;"),
     (source("x = 1  # " + "x" * 71), "79 columns"),
     (source("x = 1\nfrom os import path"), "an import"),
     (lambda nb: nb.cells[2].outputs[0].update(name="stderr"), "stderr"),
@@ -205,9 +203,7 @@ def sanitized(text: str) -> str:
         ("", "t10k-images-idx3-ubyte: 0.00B [00:00, ?B/s]", True),
         ("", "x: going on with 5,000 real MNIST images, those there.\n", True),
         ("<Line at 0x7f3c1e2d4a90>", "<Line at 0x55d0aa>", True),
-        ("<td>0.99</td>", "<td>0.9</td>", True),
         ("the label is 7", "the label was 7", False),
-        ("99 % of 10", "99 points of 10", False),
         ("no samples", "0.1", False),
         ("3 classes, 4 images", "3 classes", False),
         ("uint8 (28, 28)", "uint8 (1, 28, 28)", False),
@@ -246,7 +242,7 @@ def test_numbers_may_differ_by_the_stated_band(stored, run, tags, same):
 
 def test_the_names_of_the_sources_are_those_of_the_package():
     for digits in data.load("sample"), data.load():
-        assert sanitized(f"n = 3 ({digits.source})") == "n = # (<digits>)"
+        assert sanitized(f"n = 3 ({digits.train.source})") == "n = # (<digits>)"
     for pens in pendigits.HAND_SOURCE, pendigits.PENS_SOURCE:
         assert sanitized(pens) == "<pens>"
 

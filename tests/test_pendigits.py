@@ -36,26 +36,19 @@ TEXT = unipen((7, 12, SEVEN), (1, 3, ONE), (7, 3, SEVEN))
 def test_unipen_is_read_with_labels_writers_and_upright():
     pens = read_unipen(TEXT, "here")
     assert (len(pens), pens.source) == (3, "here")
-    assert pens.labels.tolist() == [7, 1, 7]
-    assert pens.writers.tolist() == [12, 3, 3]
+    assert pens.labels.tolist() == [7, 1, 7] and pens.writers.tolist() == [12, 3, 3]
     assert pens.labels.dtype == pens.writers.dtype == np.int64
     assert [s.tolist() for s in pens.strokes[0]] == [
         [[100, 100], [200, 100], [120, 400]],
         [[90, 250], [190, 250]],
     ]
+    theirs = pens.take(np.flatnonzero(pens.writers == 3))
+    assert (theirs.labels.tolist(), theirs.writers.tolist()) == ([1, 7], [3, 3])
+    assert theirs.strokes == pens.strokes[1:]
 
 
-def test_pens_are_kept_by_writer():
-    pens = read_unipen(TEXT).of_writers({3})
-    assert (pens.labels.tolist(), pens.writers.tolist()) == ([1, 7], [3, 3])
-    assert len(pens.strokes) == 2
-    with pytest.raises(ValueError, match=r"no writer \[4\]"):
-        pens.of_writers([3, 4])
-
-
-@pytest.mark.parametrize(
-    ("old", "new"),
-    [
+def test_unipen_that_contradicts_itself_is_refused_by_digit():
+    for old, new in (
         ('"7"', '"x"'),
         ('"7"', '"1"'),  # .COMMENT says 7
         (".COMMENT 7 12", ".COMMENT"),
@@ -64,12 +57,10 @@ def test_pens_are_kept_by_writer():
         ("120  100\n", "120  -1\n"),
         (" 90  250\n 190  250\n", ""),
         ("0-1", "0-2"),
-    ],
-)
-def test_unipen_that_contradicts_itself_is_refused_by_digit(old, new):
-    assert old in TEXT
-    with pytest.raises(ValueError, match="digit 1 of this UNIPEN text.*expected"):
-        read_unipen(TEXT.replace(old, new, 1))
+    ):
+        assert old in TEXT
+        with pytest.raises(ValueError, match="digit 1 of this UNIPEN text.*expected"):
+            read_unipen(TEXT.replace(old, new, 1))
 
 
 def test_unipen_cut_anywhere_inside_its_last_digit_is_refused():
@@ -135,14 +126,12 @@ def test_pens_are_fetched_once_unpacked_kept_and_checked_each_time(offer, tmp_pa
     assert kept.read_text() == TEXT[:-1] and asked == ["/pens.zip"]
 
 
-@pytest.mark.parametrize(
-    "body",
-    [ARCHIVE[:-30], zipped("readme", b""), zipped(MEMBER, b"\x1f\x9d\x90\xff\xff\xff")],
-)
-def test_a_bad_archive_is_refused_and_nothing_is_kept(offer, tmp_path, body):
-    offer(body)
-    with pytest.raises(data.DataUnavailable):
-        load_pens()
+def test_a_bad_archive_is_refused_and_nothing_is_kept(offer, tmp_path):
+    garbage = zipped(MEMBER, b"\x1f\x9d\x90\xff\xff\xff")
+    for body in ARCHIVE[:-30], zipped("readme", b""), garbage:
+        offer(body)
+        with pytest.raises(data.DataUnavailable):
+            load_pens()
     assert not list(tmp_path.rglob("*.tra*"))
 
 
@@ -182,12 +171,3 @@ def test_the_real_pens_are_7494_digits_of_30_writers():
     sevens = [place(pens.strokes[i], 190) for i in np.flatnonzero(pens.labels == 7)]
     ends = [max(drawing, key=len)[[0, -1], 1] for drawing in sevens]
     assert np.mean([first < last for first, last in ends]) > 0.95  # 7s start at the top
-
-
-def test_every_writer_is_in_one_of_three_groups_drawn_by_the_seed_that_is_named():
-    names = "TEST_WRITERS", "VALIDATION_WRITERS", "TRAIN_WRITERS"
-    groups = [getattr(pendigits, name) for name in names]
-    assert sorted(sum(groups, ())) == list(range(1, 31))
-    drawn = (np.random.default_rng(0).permutation(30) + 1).tolist()
-    assert sorted(drawn[:5]) == list(groups[0])
-    assert sorted(drawn[5:9]) == list(groups[1])

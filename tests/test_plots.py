@@ -78,11 +78,16 @@ def test_shares_are_bars_in_per_cent_and_none_says_so():
 
 
 def test_a_reliability_line_is_what_is_claimed_against_what_holds():
+    shrunk = REPORT.logits / np.where(np.arange(100) < 15, 1, 100)[:, None]
     unsure = Report(REPORT.logits / 100, REPORT.labels, "a test")
-    (ax,) = drawn(plots.show_reliability, {"sure": REPORT, "unsure": unsure})
-    _, sure, other = (line.get_xydata() for line in ax.lines)
-    assert np.allclose(sure, [[100, 97]])
-    assert np.allclose(other, [[100 * unsure.confidence, 97]])
+    mixed = Report(shrunk, REPORT.labels, "a test")  # 15 are too few for a point
+    reports = {"sure": REPORT, "unsure": unsure, "mixed": mixed}
+    (ax,) = drawn(plots.show_reliability, reports)
+    _, sure, other, most = (line.get_xydata().ravel().tolist() for line in ax.lines)
+    assert sure == pytest.approx([100, 97])
+    assert other == pytest.approx([100 * unsure.confidence, 97])
+    right = 100 * mixed.correct[15:].mean()
+    assert most == pytest.approx([100 * unsure.confidence, right])
     named = [text.get_text() for text in ax.get_legend().get_texts()]
     assert named[0] == "sure: ECE 3.0 points"
 

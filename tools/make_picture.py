@@ -21,7 +21,6 @@ def invert(image: np.ndarray) -> np.ndarray:
     return 255 - image
 
 
-RIGHT, WRONG = "#3b6fb6", "#d0632a"
 VERBS = {
     "original": "drawn",
     "resize_28x28": "resized",
@@ -33,9 +32,9 @@ VERBS = {
 # Without alarms and refusal: the story's app named a digit for everything.
 correct = replace(Classifier.load(), reference=None, threshold=0.0)
 story = correct.with_pipeline((resize_28x28, invert, normalize))
-ROWS = {
-    "the app of the story": (story, WRONG),
-    "the correct pipeline": (correct, RIGHT),
+ROWS = {  # title: who answers, in which colour, at which height
+    "the app of the story": (story, "#d0632a", 0.53),
+    "the correct pipeline": (correct, "#3b6fb6", 0.03),
 }
 
 
@@ -43,9 +42,7 @@ def frame(strokes: list[np.ndarray], done: bool) -> Image.Image:
     """What both rows show of these strokes; the answers when the drawing is done."""
     fig = plt.figure(figsize=(8.6, 4), dpi=100, layout="none")
     canvas = rasterize(strokes)
-    for bottom, (title, (classifier, color)) in zip(
-        (0.53, 0.03), ROWS.items(), strict=True
-    ):
+    for title, (classifier, color, bottom) in ROWS.items():
         prediction = classifier(canvas)
         stages = prediction.stages[:-1]  # normalising changes nothing to the eye
         fig.text(0.02, bottom + 0.41, title, fontsize=13, color=color, weight="bold")
@@ -90,14 +87,8 @@ def main(digits: str = "7425", moments: int = 7) -> None:
             frames.append(frame(part, done))
             durations.append(2200 if done else 110)
     path = ARTIFACTS / "story.gif"
-    frames[0].save(
-        path,
-        save_all=True,
-        append_images=frames[1:],
-        duration=durations,
-        loop=0,
-        optimize=True,
-    )
+    more = {"append_images": frames[1:], "duration": durations, "loop": 0}
+    frames[0].save(path, save_all=True, optimize=True, **more)
     print(f"{path.name}: {path.stat().st_size / 1000:.0f} kB, {len(frames)} frames")
 
 

@@ -19,14 +19,8 @@ FOLDERS = re.compile(r"[^\s'\"\x1b]*/(?=(mnistlab|site-packages|lib/python[\d.]+
 
 def tidy(notebook: nbformat.NotebookNode) -> None:
     """Take out what only the machine or the moment has put in."""
-    notebook.metadata = {
-        "kernelspec": {
-            "display_name": "Python 3",
-            "language": "python",
-            "name": "python3",
-        },
-        "language_info": {"name": "python"},
-    }
+    kernel = {"display_name": "Python 3", "language": "python", "name": "python3"}
+    notebook.metadata = {"kernelspec": kernel, "language_info": {"name": "python"}}
     for cell in notebook.cells:
         tags = cell.metadata.get("tags")
         cell.metadata = {"tags": tags} if tags else {}
