@@ -6,12 +6,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from mnistlab import checkpoint, data
 from mnistlab.classifier import Classifier
 from mnistlab.data import Data, join
-from mnistlab.evaluation import evaluate
+from mnistlab.evaluation import evaluate, predict_logits, softmax
+from mnistlab.models import FastCNN
 from mnistlab.pendigits import PenDigits
+from mnistlab.preprocess import normalize
 from mnistlab.synthetic import NO_DIGIT, hand_images, handwrite, pen_images
 
 SCRIPT = Path(__file__).parents[1] / "tools" / "make_model.py"
@@ -113,3 +116,32 @@ def test_the_shipped_network_learns_from_everybody_and_its_card_says_how_it_does
     for figure, value in said.items():  # the card has five decimals
         assert value == pytest.approx(getattr(report, figure), abs=1e-5)
     assert checkpoint.load(script.BEST).card == card
+
+
+# --- honest odds --------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("by", [0.4, 1.0, 3.0])
+def test_the_temperature_is_found_that_spoilt_the_odds(script, by):
+    rng = np.random.default_rng(0)
+    honest = rng.normal(0, 2, (20_000, 10))
+    labels = (softmax(honest).cumsum(1) > rng.random((20_000, 1))).argmax(1)
+    found = script.temperature((honest * by).astype(np.float32), labels)
+    assert found == pytest.approx(by, rel=0.05)
+
+
+def test_a_folded_temperature_divides_the_logits_and_changes_no_answer(script):
+    images = normalize(hand_images(20, seed=0).images)
+    model = FastCNN().eval()
+    before = predict_logits(model, images)
+    script.divide_logits(model, 0.25)
+    np.testing.assert_allclose(predict_logits(model, images), before * 4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("by", [0, -1, np.nan, np.inf])
+def test_a_temperature_that_is_no_finite_number_above_0_is_refused(script, by):
+    model = FastCNN()
+    before = model[-1].weight.clone()
+    with pytest.raises(ValueError, match="temperature is .* finite number above 0"):
+        script.divide_logits(model, by)
+    assert torch.equal(model[-1].weight, before)

@@ -1,4 +1,4 @@
-"""What is no digit: how it is learnt from and refused; and honest odds."""
+"""What is no digit: how it is learnt from and refused."""
 
 import numpy as np
 import pytest
@@ -13,7 +13,7 @@ from mnistlab.models import FastCNN, Linear
 from mnistlab.preprocess import normalize
 from mnistlab.strokes import place, rasterize
 from mnistlab.synthetic import FORMS, NO_DIGIT, hand_images, handwrite, no_digit_images
-from mnistlab.training import divide_logits, fit, temperature
+from mnistlab.training import fit
 
 
 def rng(seed=0):
@@ -36,35 +36,6 @@ def test_a_network_that_learns_what_is_no_digit_becomes_unsure_of_it_alone():
         ]
     assert sure["learnt"][0] < sure["not learnt"][0] - 0.2
     assert sure["learnt"][1] > sure["learnt"][0] + 0.3
-
-
-# --- honest odds --------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("by", [0.4, 1.0, 3.0])
-def test_the_temperature_is_found_that_spoilt_the_odds(by):
-    honest = rng().normal(0, 2, (20_000, 10))
-    chances = softmax(honest)
-    labels = (chances.cumsum(1) > rng(1).random((20_000, 1))).argmax(1)
-    found = temperature((honest * by).astype(np.float32), labels)
-    assert found == pytest.approx(by, rel=0.05)
-
-
-def test_a_folded_temperature_divides_the_logits_and_changes_no_answer():
-    images = normalize(hand_images(20, seed=0).images)
-    model = FastCNN().eval()
-    before = predict_logits(model, images)
-    divide_logits(model, 0.25)
-    np.testing.assert_allclose(predict_logits(model, images), before * 4, rtol=1e-4)
-
-
-@pytest.mark.parametrize("by", [0, -1, np.nan, np.inf])
-def test_a_temperature_that_is_no_finite_number_above_0_is_refused(by):
-    model = FastCNN()
-    before = model[-1].weight.clone()
-    with pytest.raises(ValueError, match="temperature is .* finite number above 0"):
-        divide_logits(model, by)
-    assert torch.equal(model[-1].weight, before)
 
 
 # --- refused ------------------------------------------------------------------------
