@@ -201,7 +201,7 @@ def orthogonal(matrix: torch.Tensor) -> torch.Tensor:
 
 OPTIMIZERS = {
     "adamw": partial(torch.optim.AdamW, betas=(0.8, 0.95), fused=True),
-    "adam": torch.optim.Adam,
+    "adam": partial(torch.optim.Adam, fused=True),
     "muon": Muon,
 }
 
