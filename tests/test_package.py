@@ -14,7 +14,7 @@ FLOORS = (
     *("data", "strokes"),
     *("preprocess", "synthetic", "pendigits", "models", "evaluation", "training"),
     *("checkpoint", "checks", "faults", "classifier", "study", "sketch", "journal"),
-    *("photo", "doctor", "plots", "pad"),
+    *("photo", "conventions", "pictures", "doctor", "plots", "pad"),
 )
 # Heavy or awkward libraries are in one place each.
 ONLY = {"matplotlib": "plots", "ipycanvas": "pad", "ipywidgets": "pad"}

@@ -26,16 +26,14 @@ from tqdm import tqdm
 
 from mnistlab import data, doctor
 from mnistlab.checkpoint import ARTIFACTS
-from mnistlab.doctor import SCALES, SHAPES, TURNS, Convention, calculate
+from mnistlab.conventions import SCALES, SHAPES, TURNS, Convention, calculate
 from mnistlab.faults import InTrainMode
 from mnistlab.models import MLP, FastCNN, Linear, SimpleCNN
 from mnistlab.pendigits import pens_or_hand
 from mnistlab.strokes import random_place, rasterize
 
 RUNS = ARTIFACTS / "runs" / "doctor"
-MNIST, ZERO_ONE, MINUS_ONE, BYTES, PER_IMAGE = (
-    "MNIST's mean and deviation", "0..1", "-1..1", "0..255", "standardised per image"
-)  # fmt: skip
+ZERO_ONE, MNIST, MINUS_ONE, BYTES, PER_IMAGE = SCALES
 IMAGES = "(N, 1, 28, 28)"
 EXAMINED_WRITERS = 3, 11, 12, 22, 27  # of the recorded pens
 
@@ -43,56 +41,37 @@ EXAMINED_WRITERS = 3, 11, 12, 22, 27  # of the recorded pens
 # --- other people's networks --------------------------------------------------------
 
 
-class Rows(nn.Module):
-    """A recurrent network that reads an image row by row: (N, 28, 28)."""
-
-    def __init__(self):
-        super().__init__()
-        self.memory = nn.GRU(28, 96, batch_first=True)
-        self.answer = nn.Linear(96, 10)
-
-    def forward(self, x):
-        return self.answer(self.memory(x)[0][:, -1])
-
-
-def lenet():
-    """LeCun's of 1998, more or less: 32 x 32, tanh."""
-    return nn.Sequential(
-        nn.Conv2d(1, 6, 5), nn.Tanh(), nn.AvgPool2d(2),
-        nn.Conv2d(6, 16, 5), nn.Tanh(), nn.AvgPool2d(2),
-        nn.Flatten(), nn.Linear(400, 120), nn.Tanh(), nn.Linear(120, 10),
-    )  # fmt: skip
-
-
 def fast(colours=1, outputs=10):
     network = FastCNN()
     network[0] = nn.Conv2d(colours, 16, 5, bias=False)
-    network[-1] = nn.Linear(128, outputs)
+    network[-1] = nn.Linear(network[-1].in_features, outputs)
     return network
 
 
-def flat_softmax():
-    return nn.Sequential(nn.Linear(784, 200), nn.ReLU(), nn.Dropout(0.2),
-                         nn.Linear(200, 10), nn.Softmax(1))  # fmt: skip
-
-
 NETWORKS = {  # how it is built, what it was trained on, the shape it takes
-    "linear": (Linear, Convention("light", MNIST), IMAGES),
-    "MLP": (partial(MLP, 256), Convention("light", ZERO_ONE), IMAGES),
+    "linear": (Linear, Convention(), IMAGES),
+    "MLP": (partial(MLP, 256), Convention(scale=ZERO_ONE), IMAGES),
     "MLP, bytes": (lambda: nn.Sequential(MLP(128), nn.LogSoftmax(1)),
-                   Convention("light", BYTES), IMAGES),
-    "MLP, dark": (flat_softmax, Convention("dark", ZERO_ONE), "(N, 784)"),
-    "CNN": (partial(SimpleCNN, 12), Convention("light", MINUS_ONE), IMAGES),
-    "CNN, per image": (partial(SimpleCNN, 12), Convention("light", PER_IMAGE), IMAGES),
-    "CNN, dark": (partial(SimpleCNN, 12), Convention("dark", MNIST), IMAGES),
-    "batch norm": (FastCNN, Convention("light", MNIST), IMAGES),
-    "batch norm, 0..1": (FastCNN, Convention("light", ZERO_ONE), IMAGES),
-    "transposed": (partial(fast, 1, 47), Convention("light", MNIST, "transposed"),
-                   IMAGES),
+                   Convention(scale=BYTES), IMAGES),
+    "MLP, dark": (lambda: nn.Sequential(nn.Linear(784, 200), nn.ReLU(), nn.Dropout(0.2),
+                                        nn.Linear(200, 10), nn.Softmax(1)),
+                  Convention("dark", ZERO_ONE), "(N, 784)"),
+    "CNN": (partial(SimpleCNN, 12), Convention(scale=MINUS_ONE), IMAGES),
+    "CNN, per image": (partial(SimpleCNN, 12), Convention(scale=PER_IMAGE), IMAGES),
+    "CNN, dark": (partial(SimpleCNN, 12), Convention("dark"), IMAGES),
+    "batch norm": (FastCNN, Convention(), IMAGES),
+    "batch norm, 0..1": (FastCNN, Convention(scale=ZERO_ONE), IMAGES),
+    "transposed": (partial(fast, 1, 47), Convention(turn="transposed"), IMAGES),
     "transposed, dark": (FastCNN, Convention("dark", MINUS_ONE, "transposed"), IMAGES),
-    "LeNet": (lenet, Convention("light", MNIST), "(N, 1, 32, 32)"),
-    "colour": (partial(fast, 3), Convention("light", ZERO_ONE), "(N, 3, 28, 28)"),
-    "rows": (Rows, Convention("light", ZERO_ONE), "(N, 28, 28)"),
+    "LeNet": (lambda: nn.Sequential(  # LeCun's of 1998, more or less
+        nn.Conv2d(1, 6, 5), nn.Tanh(), nn.AvgPool2d(2),
+        nn.Conv2d(6, 16, 5), nn.Tanh(), nn.AvgPool2d(2),
+        nn.Flatten(), nn.Linear(400, 120), nn.Tanh(), nn.Linear(120, 10)),
+              Convention(), "(N, 1, 32, 32)"),
+    "colour": (partial(fast, 3), Convention(scale=ZERO_ONE), "(N, 3, 28, 28)"),
+    "rows": (lambda: nn.Sequential(nn.Conv1d(28, 64, 5), nn.ReLU(), nn.Flatten(),
+                                   nn.Linear(64 * 24, 10)),
+             Convention(scale=ZERO_ONE), "(N, 28, 28)"),
 }  # fmt: skip
 
 
@@ -105,15 +84,14 @@ def network(name: str, train: data.Digits) -> nn.Module:
         model.load_state_dict(torch.load(path, weights_only=True))
         return model.eval()
     optimizer = torch.optim.AdamW(model.parameters(), 2e-3)
+    x = calculate(convention(train.images / np.float32(255)), SHAPES[shape])
+    x, target = torch.from_numpy(x.copy()), torch.from_numpy(train.labels)
     for _ in range(2 if len(train) > 10_000 else 8):
         for rows in torch.randperm(len(train)).split(64):
-            x = convention(train.images[rows.numpy()] / np.float32(255))
-            x = np.ascontiguousarray(calculate(SHAPES[shape], x))
-            out = model(torch.from_numpy(x))
-            out = torch.log(out + 1e-9) if name == "MLP, dark" else out
-            target = torch.from_numpy(train.labels[rows.numpy()])
+            out = model(x[rows])
+            out = torch.log(out + 1e-9) if name == "MLP, dark" else out  # a softmax
             optimizer.zero_grad()
-            nn.functional.cross_entropy(out, target).backward()
+            nn.functional.cross_entropy(out, target[rows]).backward()
             optimizer.step()
         optimizer.param_groups[0]["lr"] = 5e-4
     RUNS.mkdir(parents=True, exist_ok=True)
@@ -123,40 +101,37 @@ def network(name: str, train: data.Digits) -> nn.Module:
 
 # --- other people's apps ------------------------------------------------------------
 
-SIDE, PEN = (200, 321), (8, 22)  # pixels of a canvas, and of the brush on it
-INKS = {"paint": (0, 0, 0), "transparent": (0, 0, 0), "colour": (30, 50, 215)}
-KINDS = ("canvas", "file", *INKS)
+KINDS = "canvas", "file", "paint", "transparent", "colour"
 
 
 def drawn(strokes, kind: str, rng: np.random.Generator, path: Path):
     """A drawing as it reaches an app: an array, a picture, or a file."""
-    side, pen = int(rng.integers(*SIDE)), rng.uniform(*PEN)
+    side, pen = int(rng.integers(200, 321)), rng.uniform(8, 22)  # pixels
     large = random_place(strokes, rng, 0.4 * side, 0.75 * side, pen, side)
     canvas = rasterize(large, pen, side)
     if kind == "canvas":
         return canvas
-    if kind == "file":
-        Image.fromarray(255 - canvas).save(path)
-        return path
     if kind == "transparent":
-        ink = np.zeros((*canvas.shape, 4), np.uint8)
-        ink[..., 3] = canvas
-        return Image.fromarray(ink)
-    share = canvas[..., None] / 255
-    rgb = (255 + share * (np.array(INKS[kind]) - 255)).astype(np.uint8)
-    return rgb if kind == "colour" else Image.fromarray(rgb)
+        return Image.fromarray(np.dstack([0 * canvas] * 3 + [canvas]))
+    if kind == "colour":
+        blue = [255 + canvas / 255 * (light - 255) for light in (30, 50, 215)]
+        return np.dstack(blue).astype(np.uint8)
+    picture = Image.fromarray(255 - canvas)
+    if kind == "paint":
+        return picture.convert("RGB")
+    picture.save(path)
+    return path
 
 
 def grey(picture, fault: str) -> np.ndarray:
     """Read as it should be: float32 (H, W), ink high. Or not."""
-    if isinstance(picture, Path):
-        picture = Image.open(picture)
-    if isinstance(picture, np.ndarray) and picture.ndim == 2:
+    if getattr(picture, "ndim", 0) == 2:
         return picture.astype(np.float32)
+    if getattr(picture, "ndim", 0) == 3 and fault == "wrong colour channel":
+        return 255 - picture[..., 2].astype(np.float32)
     if isinstance(picture, np.ndarray):
-        if fault == "wrong colour channel":
-            return 255 - picture[..., 2].astype(np.float32)
         return 255 - cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY).astype(np.float32)
+    picture = Image.open(picture) if isinstance(picture, Path) else picture
     if picture.mode == "RGBA" and fault != "transparent read as black":
         white = Image.new("RGBA", picture.size, "white")
         picture = Image.alpha_composite(white, picture)
@@ -164,30 +139,20 @@ def grey(picture, fault: str) -> np.ndarray:
 
 
 def cropped(image: np.ndarray) -> np.ndarray:
-    ys, xs = np.where(image > 50)
-    if not len(ys):
-        return image
-    return image[ys.min() : ys.max() + 1, xs.min() : xs.max() + 1]
+    x, y, width, height = cv2.boundingRect((image > 50).astype(np.uint8))
+    return image[y : y + height, x : x + width] if width else image
 
 
-def framed(image: np.ndarray, how="area", by="mass") -> np.ndarray:
-    """20 pixels, in proportion, in 28x28; how: OpenCV's area, or a Pillow filter."""
-    width, height = (
-        max(1, round(20 * n / max(image.shape))) for n in image.shape[::-1]
-    )
-    if how == "area":
-        image = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
-    else:
-        image = Image.fromarray(image.astype(np.uint8)).resize(
-            (width, height), Image.Resampling[how]
-        )
-    frame = np.zeros((28, 28), np.float32)
-    top, left = (28 - height) // 2, (28 - width) // 2
-    frame[top : top + height, left : left + width] = image
+def framed(image: np.ndarray, how="BOX", by="mass") -> np.ndarray:
+    """20 pixels, in proportion, in 28x28; how: one of Pillow's filters."""
+    size = [max(1, round(20 * n / max(image.shape))) for n in image.shape[::-1]]
+    image = Image.fromarray(image).resize(size, Image.Resampling[how])
+    image = np.asarray(image).clip(0, 255)
+    frame = np.pad(image, [((28 - n) // 2, (29 - n) // 2) for n in image.shape])
     if by == "mass":
         m = cv2.moments(frame)
-        move = 14 - m["m10"] / (m["m00"] + 1e-9), 14 - m["m01"] / (m["m00"] + 1e-9)
-        frame = np.roll(frame, (round(move[1]), round(move[0])), (0, 1))
+        move = 14 - m["m01"] / (m["m00"] + 1e-9), 14 - m["m10"] / (m["m00"] + 1e-9)
+        frame = np.roll(frame, np.round(move).astype(int), (0, 1))
     return frame
 
 
@@ -238,19 +203,15 @@ VALUES = {  # the scale, and pixels in 0..1 -> what the app hands over
     "normalised with 0.5, 0.5": lambda scale, x: 2 * x - 1,
     "float64 in 0..255": lambda scale, x: 255 * x,
 }
-PICTURES = {"transparent read as black": "transparent",
-            "wrong colour channel": "colour"}  # fmt: skip
+PICTURES = {  # and the kind of pictures that it needs
+    "transparent read as black": "transparent",
+    "wrong colour channel": "colour",
+}
 TRAIN_MODE = "left in training mode"
 FAULTS = (*PIXELS, *VALUES, *LAYOUTS, *PICTURES, TRAIN_MODE)
-SCALED = [f"{inverted}scaled to {have}, the network wants {want}" for want in SCALES
-          for have in SCALES for inverted in ("", "inverted, and ")]  # fmt: skip
-NAMES = {  # what else the doctor may call a fault
-    "left at 0..1": SCALED,
-    "normalised with 0.5, 0.5": SCALED,
-    "float64 in 0..255": ["dtype", *SCALED],
-    "not divided by 255": SCALED,
-    "divided by 255 twice": ["blank", *SCALED],
-    "normalised twice": SCALED,
+NAMES = {  # what else the doctor may call a fault; of VALUES, "… scaled to …", too
+    "float64 in 0..255": ["dtype"],
+    "divided by 255 twice": ["blank"],
     "canvas only resized": ["the whole canvas resized"],
     "stretched": ["stretched to the box"],
     "nearest neighbour": ["shrunk without smoothing"],
@@ -259,19 +220,23 @@ NAMES = {  # what else the doctor may call a fault
     "inverted, half contrast": ["inverted, and with other contrast"],
     TRAIN_MODE: ["training mode"],
 }
+ALSO_INVERTED = {  # scale -> faults that are an inversion there
+    MINUS_ONE: ["sign flipped"],
+    PER_IMAGE: ["sign flipped", "inverted, half contrast"],
+}
 
 
-def app(convention: Convention, shape: str, habit: str, fault: str = ""):
-    """A to_input as people write them."""
+def app(name: str, habit: str, fault: str = ""):
+    """A to_input as people write them, for the network of that name."""
+    _, convention, shape = NETWORKS[name]
 
     def to_input(picture):
         image = LAYOUTS.get(fault, HABITS[habit])(grey(picture, fault))
-        image = PIXELS.get(fault, lambda i: i)(image.astype(np.float32)) / 255
-        image = 1 - image if convention.ink == "dark" else image
-        scale = partial(calculate, SCALES[convention.scale])
-        values = VALUES.get(fault, lambda scale, x: scale(x))(scale, image[None])
-        values = calculate(SHAPES[shape], calculate(TURNS[convention.turn], values))
-        x = torch.from_numpy(np.ascontiguousarray(values))
+        x = PIXELS.get(fault, lambda i: i)(image.astype(np.float32))[None] / 255
+        x = 1 - x if convention.ink == "dark" else x
+        values = VALUES.get(fault, lambda scale, x: scale(x))
+        x = values(lambda x: calculate(x, SCALES[convention.scale]), x)
+        x = torch.tensor(calculate(x, TURNS[convention.turn], SHAPES[shape]).copy())
         return x.double() if fault == "float64 in 0..255" else x.float()
 
     return to_input
@@ -280,13 +245,13 @@ def app(convention: Convention, shape: str, habit: str, fault: str = ""):
 # --- cells of the matrix ------------------------------------------------------------
 
 
+@torch.no_grad()
 def accuracy(model, function, pictures, labels) -> float:
     """Of a network behind some to_input; what raises is wrong."""
     right = 0
     for picture, label in zip(pictures, labels, strict=True):
         try:
-            with torch.no_grad():
-                right += int(model(function(picture).float()).argmax()) == label
+            right += int(model(function(picture).float()).argmax()) == label
         except Exception:  # their app fails, and the user has no answer
             pass
     return right / len(labels)
@@ -294,35 +259,33 @@ def accuracy(model, function, pictures, labels) -> float:
 
 def cell(models, pens, name, fault, habit, kind, n, labelled, seed) -> dict:
     """One patient: what the doctor says, against what was done to it."""
-    model, (_, convention, shape) = models[name], NETWORKS[name]
+    model, rng = models[name], np.random.default_rng(seed)
     patient = InTrainMode(model) if fault == TRAIN_MODE else model
-    rng = np.random.default_rng(seed)
     rows = data.balanced_index(pens.labels, n + 200, seed)
     labels = pens.labels[rows].tolist()
     with TemporaryDirectory() as folder:
         pictures = [drawn(pens.strokes[row], kind, rng, Path(folder) / f"{i}.png")
                     for i, row in enumerate(rows)]  # fmt: skip
-        bad, started = app(convention, shape, habit, fault), time.process_time()
-        report = doctor.examine(patient, bad, pictures[:n],
-                                labels[:n] if labelled else None, False)  # fmt: skip
+        bad, mine = app(name, habit, fault), labels[:n] if labelled else None
+        started = time.process_time()
+        report = doctor.examine(patient, bad, pictures[:n], mine, progress=False)
         seconds, exam = time.process_time() - started, (pictures[n:], labels[n:])
-        right = accuracy(model, app(convention, shape, "bicubic, mass"), *exam)
-        with_fault = accuracy(patient, bad, *exam)
+        right = accuracy(model, app(name, "bicubic, mass"), *exam)
+        harm = right - accuracy(patient, bad, *exam)
         mended = accuracy(model, report.mended or bad, *exam)
     named = report.finding.name if report.finding else ""
-    same = {MINUS_ONE: ["sign flipped"],  # there they are an inversion
-            PER_IMAGE: ["sign flipped", "inverted, half contrast"]}  # fmt: skip
-    same = named == "inverted" and fault in same.get(convention.scale, ())
+    hit = named in (fault, *NAMES.get(fault, ()))
+    hit |= "scaled to" in named and fault in [*VALUES][1:]  # not the flipped sign
+    scale = NETWORKS[name][1].scale
+    hit |= named == "inverted" and fault in ALSO_INVERTED.get(scale, ())
     return {
         "network": name, "fault": fault, "habit": habit, "kind": kind, "n": n,
-        "labelled": labelled, "named": named, "seconds": seconds,
-        "right": right, "harm": right - with_fault, "mended": mended,
-        "hit": same or named in (fault, *NAMES.get(fault, ())),
-        "remarks": " ".join(report.notes),
+        "labelled": labelled, "named": named, "hit": hit, "seconds": seconds,
+        "right": right, "harm": harm, "mended": mended,
     }  # fmt: skip
 
 
-def cells(share: float, seed: int):
+def cells(share: float, seed: int) -> list[tuple]:
     """Every network with every fault, three ways to ask; and with none at all."""
     rng, todo = np.random.default_rng(seed), []
     asked = (20, True), (10, True), (20, False)
@@ -338,15 +301,14 @@ def cells(share: float, seed: int):
 def shares(table: pd.DataFrame) -> pd.DataFrame:
     """What is asked of it: how often the fault is named, and nothing else."""
     hurt, ill = table.harm > 0.02, table.fault != ""
-    first = table[ill & hurt]
-    silent, close = table[ill & ~hurt], table.mended > table.right - 0.015  # steps 0.5
-    sound = table[~ill]
+    first, silent, sound = table[ill & hurt], table[ill & ~hurt], table[~ill]
+    found = table[ill & (table.named != "")]
     parts = {
         "named first, 20 labelled": first.hit[(first.n == 20) & first.labelled],
         "named first, 10 labelled": first.hit[first.n == 10],
         "named first, 20 without labels": first.hit[~first.labelled],
         "costs <= 2 points: named, or nothing": silent.hit | (silent.named == ""),
-        "mended to within 1 point": close[ill & (table.named != "")],
+        "mended to within 1 point": found.mended > found.right - 0.015,  # steps of 0.5
         "nothing found, sound pipeline": sound.named[~hurt] == "",
         "a habit that costs > 2 points is found": sound.named[hurt] != "",
     }
@@ -363,14 +325,7 @@ def main() -> None:
     digits, pens = data.load(), pens_or_hand(7000)
     pens = pens.take(np.flatnonzero(np.isin(pens.writers, EXAMINED_WRITERS)))
     models = {name: network(name, digits.train) for name in NETWORKS}
-    data.load, wanted, known = (lambda: digits), doctor.wanted, {}
-
-    def remembered(scores, *rest):  # what a network wants is asked once
-        if scores.network not in known:
-            known[scores.network] = wanted(scores, *rest)
-        return known[scores.network]
-
-    doctor.wanted, rows = remembered, []
+    data.load, rows = lambda: digits, []
     for todo in tqdm(cells(arguments.share, arguments.seed)):
         rows.append(cell(models, pens, *todo))
         pd.DataFrame(rows).to_csv(RUNS.with_suffix(".csv"), index=False)
@@ -379,7 +334,7 @@ def main() -> None:
     matrix = hurt.pivot_table("hit", "fault", "network", "mean")
     matrix.to_csv(ARTIFACTS / "doctor.csv", index_label=f"{len(hurt)} examinations")
     print(shares(table).to_string(float_format="%.3f"))
-    print(hurt[~hurt.hit].drop(columns="remarks").to_string())
+    print(hurt[~hurt.hit].to_string())
     print(table[(table.fault == "") & (table.named != "")].to_string())
 
 
