@@ -96,8 +96,8 @@ def _event(method):
 
     @wraps(method)
     def event(self, *arguments):
-        happen = partial(method, self, *arguments)
-        self._take(lambda: ("", "quiet"), happen, self._update, self.sketch.keep)
+        happen, then = partial(method, self, *arguments), (self._paint, self.sketch.keep)
+        self._take(lambda: ("", "quiet"), happen, self._update, *then)
 
     return event
 
@@ -122,6 +122,7 @@ class Pad:
         self._film = self._frame = None  # the running replay, and what it shows
         self._row = None  # the journal's row of this very drawing
         self._waiting = False  # a live update is on its way
+        self._wet = []  # places of the pen that are not on the canvas yet
         self._updates = self._examples = 0
         if isinstance(network, str | Path):
             try:
@@ -153,8 +154,8 @@ class Pad:
         try:
             for point in points:
                 self.sketch.move(*point)
-            self._surface.line(self.sketch.strokes[-1][shown:])
         finally:
+            self._wet = self.sketch.strokes[-1][shown:]
             if kind == "up":
                 self._settle()
         if self.sketch.pen_down and not self._waiting:
@@ -171,6 +172,12 @@ class Pad:
         if self._film:
             self._film = self._frame = None
             self._show()
+
+    def _paint(self):
+        """Ink comes behind the answer: the page shows a trace of its own till then."""
+        points, self._wet = self._wet, []
+        if points:
+            self._surface.line(points)
 
     def _strokes(self):
         return self.sketch.strokes if self._frame is None else self._frame
