@@ -92,12 +92,13 @@ class CanvasSurface:
 
 
 def _event(method):
-    """One event: it happens, all that is seen is made anew, and the draft is kept."""
+    """One event: it happens, is answered, its ink is shown and its draft kept."""
 
     @wraps(method)
     def event(self, *arguments):
-        happen, then = partial(method, self, *arguments), (self._paint, self.sketch.keep)
-        self._take(lambda: ("", "quiet"), happen, self._update, *then)
+        happen = partial(method, self, *arguments)
+        then = self._update, self._paint, self.sketch.keep
+        self._take(lambda: ("", "quiet"), happen, *then)
 
     return event
 

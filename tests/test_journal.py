@@ -189,7 +189,7 @@ def test_a_locked_journal_is_waited_for_and_then_says_so(journal, monkeypatch):
     other.execute("BEGIN IMMEDIATE")
     Timer(1.5, other.rollback).start()
     keep(journal)
-    other.execute("BEGIN IMMEDIATE")
+    other.execute("BEGIN EXCLUSIVE")
     monkeypatch.setattr("mnistlab.journal.PATIENCE_S", 0.01)
     with pytest.raises(JournalError, match="locked.*another program"):
         keep(journal)

@@ -65,13 +65,10 @@ def test_a_replay_is_ever_more_ink_from_nothing_to_all():
 
 IMPOSSIBLE = {
     "no number": [[[np.nan, 1]]],
-    "infinite": [[[1, np.inf]]],
     "no place": [[[1]]],
     "no points": [[]],
     "far away": [[[1e6, 1]]],
-    "text": [[["a", "b"]]],
     "ragged": [[[1, 2], [3]]],
-    "too many points": [[[1, 2]] * 6000] * 2,
     "too many strokes": [[[1, 2]]] * (POINTS + 1),
 }
 
@@ -129,9 +126,6 @@ BROKEN = {
     "empty": "",
     "another": "[]",
     "no strokes": '{"brush_px": 18}',
-    "strokes are a number": '{"brush_px": 18, "strokes": 3}',
-    "a brush of text": '{"brush_px": "x", "strokes": []}',
-    "binary": "\x00\x01",
     "brackets": "[" * 100_000,
     "large": json.dumps({"brush_px": 18, "strokes": [[[1, 2]]] * 300_000}),
     "no number": '{"brush_px": 18, "strokes": [[[NaN, 1]]]}',
