@@ -162,6 +162,13 @@ def test_what_is_no_canvas_is_refused_in_words(classifier):
             classifier(wrong)
 
 
+def test_noise_is_no_digit_for_the_shipped_network():
+    shipped, rng = Classifier.load(), np.random.default_rng(0)
+    for power in np.linspace(1, 9, 90):  # from grey to a few bright pixels
+        noise = (rng.random((28, 28)) ** power * 255).astype(np.uint8)
+        assert shipped(noise).label is None
+
+
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
 def test_logits_that_are_no_numbers_are_no_answer(classifier, canvas, value):
     """Not even the label 0, which argmax would give."""
