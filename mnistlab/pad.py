@@ -244,9 +244,8 @@ class Pad:
         if not self.sketch.strokes:
             return "Nothing was kept, for there is no drawing.", "hint"
         row, self._row = self._row, None  # a row that is gone will not be asked again
-        about = self.prediction, label, getattr(self.classifier, "sha256", "")
-        kept = self.sketch.strokes, self.canvas, *about
-        self._row = self.journal.record(*kept, row=row)
+        about = self.prediction, label, getattr(self.classifier, "sha256", ""), row
+        self._row = self.journal.record(self.sketch.strokes, self.canvas, *about)
         report = self.journal.report(last=LAST)
         answer = getattr(self.prediction, "label", None)
         found = "" if answer in (None, label) else f" It said {answer}: you found one."
