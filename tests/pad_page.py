@@ -92,6 +92,8 @@ def serve(kind, folder, *options, comms="perCommTarget", token=TOKEN, port=None)
     )
     log = []
     reader = threading.Thread(target=log.extend, args=(process.stdout,))
+    watchdog = threading.Timer(120, process.kill)  # seconds without an address
+    watchdog.start()
     try:
         for line in process.stdout:
             log.append(line)
@@ -99,9 +101,11 @@ def serve(kind, folder, *options, comms="perCommTarget", token=TOKEN, port=None)
                 break
         else:
             raise RuntimeError("the server did not start:\n" + "".join(log))
+        watchdog.cancel()
         reader.start()
         yield address if token else line.strip()
     finally:
+        watchdog.cancel()
         process.terminate()
         process.wait()
         if reader.ident:

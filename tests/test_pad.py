@@ -5,10 +5,12 @@ import copy
 import itertools
 import re
 import sqlite3
+import time
 from base64 import b64decode
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from io import BytesIO
+from threading import Lock
 
 import numpy as np
 import pytest
@@ -136,6 +138,7 @@ def test_a_replay_shows_ever_more_ink_and_stops_for_the_pen(pad, monkeypatch):
         pad.replay()
         await asyncio.sleep(0)
         pad.feed("down", (10, 10))
+        pad.replay()  # not under the pen
         assert pad._film is None and frames[-1] == total
         count = len(frames)
         for _ in range(5):
@@ -160,17 +163,25 @@ def test_the_answer_has_ten_bars_and_numbers_for_those_who_want_them(pad):
     np.testing.assert_allclose(heights, 100 * pad.prediction.probabilities, atol=0.051)
     assert [digit for digit, row in enumerate(rows) if 'class="best"' in row] == [1]
     assert len(rows) == 10 and "+20.00" not in html and " ms " not in html
+    assert html.count('class="quiet"') == 9, "ten times 0 % say nothing"
     assert "float32" not in pad._stages.value
     pad._numbers.value = True
     assert "+20.00" in pad._answer.value and "0.5 ms" in pad._answer.value
     mean = to_input(pad.canvas).mean()
     assert f"-0.42 … 2.82<br>mean {mean:.2f}" in pad._stages.value
+    nearly = {"shape": (1, 1), "dtype": "float32", "low": 0, "high": 0, "mean": -0.001}
+    assert "mean 0.00" in pad_module.PAGE.measured(nearly), "no minus before a zero"
+    alarms = [Alarm(name, "border", 0.9, 0, 0.5, "") for name in ("polarity", "ink")]
+    pad.classifier = Brightness(alarms=tuple(alarms))
+    for numbers, count in (False, 1), (True, 2):
+        pad._numbers.value = numbers
+        assert pad._answer.value.count('class="alarm"') == count
 
 
 @pytest.mark.parametrize(
     "logits, label, state, words",
     [
-        ([9, 0, 0, 0], 0, "sure", "Sure"),
+        ([3.5, 0, 0, 0], 0, "sure", "Sure"),
         ([1, 0.9, 0, 0], 0, "unsure", "0, or 1?"),
         ([9, 0, 0, 0], None, "refused", "No answer</strong><br>It would say 0."),
         ([np.nan] * 4, None, "refused", "No answer</strong></p>"),
@@ -265,6 +276,7 @@ def test_live_answers_are_few_and_the_last_one_is_of_all_the_ink(pad, monkeypatc
                     await asyncio.sleep(0)
                 np.testing.assert_array_equal(asked[-1], rasterize(pad.sketch.strokes))
         assert len(asked) == 6, "once a rest, not once a move"
+        assert "data-pen" in pad._answer.value
         pad.feed("up")
         assert len(asked) == 7, "the end of a stroke asks at once"
         for _ in range(5):
@@ -317,6 +329,7 @@ def test_a_network_that_raises_is_seen_and_drawing_goes_on(pad, classifier, capl
     stroke(pad, (40, 40), (240, 40))
     assert "RuntimeError: weights &lt;b&gt;lost" in status(pad)
     assert labels(pad) == [("correct", "")], "an old answer must not stay"
+    assert '<p class="hint">No answer.' in pad._answer.value
     assert "Traceback" in caplog.text and pictures(pad._stages) == {}
     pad.save(7)
     assert "RuntimeError" in status(pad) and len(pad.journal) == 0
@@ -339,14 +352,23 @@ def test_a_failing_canvas_does_not_lose_the_stroke(pad, monkeypatch, caplog):
     assert_seen(pad)
 
 
-def test_threads_that_draw_and_switch_at_once_end_in_one_true_picture(pad):
+def test_threads_that_draw_and_switch_at_once_take_turns(pad, monkeypatch):
+    turn, met = Lock(), []
+
+    def alone(*drawing):
+        met.append(turn.locked())
+        with turn:
+            time.sleep(0.001)
+            return rasterize(*drawing)
+
+    monkeypatch.setattr(pad_module, "rasterize", alone)
     places = itertools.product(range(10, 200, 10), (50, 150))
     with ThreadPoolExecutor() as pool:
         jobs = [pool.submit(stroke, pad, place) for place in places]
         for path in ("both", "faulty", "correct") * 5:
             jobs.append(pool.submit(setattr, pad._switch, "value", path))
     assert [job.result() for job in jobs] == [None] * 53
-    assert sum(map(len, pad.sketch.strokes)) >= 38
+    assert sum(map(len, pad.sketch.strokes)) >= 38 and met and not any(met)
     assert_seen(pad)
 
 
@@ -367,8 +389,8 @@ def test_a_label_keeps_what_was_seen_and_a_second_one_corrects_it(pad, monkeypat
     connection.close()
     pad.undo()
     pad.redo()  # the same strokes, but another moment
-    pad.redo()  # nothing happens
     pad.save(1)
+    pad.redo()  # nothing happens
     pad.save(2)
     assert pad.journal.drawings().labels.tolist() == [1, 2]
     stroke(pad, (40, 40))
