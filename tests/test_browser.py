@@ -343,7 +343,9 @@ def test_a_busy_kernel_is_said_at_once_and_gets_what_was_drawn_meanwhile(page):
         ink = page.ink(layer=".mnistlab-sheet")
         assert ink > 5000, "the pen's own trace needs no kernel"
         word = page.page.locator(".mnistlab-word").first
-        page.wait_for("() => document.querySelector('.mnistlab-late .answers')")
+        page.page.wait_for_selector(".mnistlab-late .answers")
+        faint = "getComputedStyle(document.querySelector('.answers')).opacity < 0.5"
+        page.wait_for(f"() => {faint}")
         assert "busy" in word.text_content()
         now = [one.bounding_box() for one in places]
         assert now == before, "the word pushed what one wants to press"
