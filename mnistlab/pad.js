@@ -4,7 +4,7 @@
 
 let pad = null, sheet = null;
 const STILL_MS = 400, ASK_MS = 2000, REST_MS = 10000, LOST_MS = 4000, SIZE = 280,
-  FEW_PX = 3;
+  FEW_PX = 3, SEND_MS = 40;
 const find = selector => pad.querySelector(selector);
 const answers = () => find(".answers")?.dataset ?? {};
 
@@ -21,7 +21,7 @@ function layPen(canvas) {
   canvas.tabIndex = -1;
   canvas.ariaHidden = true;
   canvas.after(sheet);
-  let pointer = null, begun = false, points = [], traces = [], frame = 0;
+  let pointer = null, begun = false, points = [], traces = [], timeout = 0;
 
   const place = ({clientX, clientY}) => {
     const box = canvas.getBoundingClientRect(), scale = SIZE / box.width;
@@ -35,7 +35,7 @@ function layPen(canvas) {
     canvas.dispatchEvent(Object.assign(new Event(type, {cancelable: true}), {touches}));
   };
   const flush = (type = "touchmove") => {
-    frame = 0;
+    timeout = 0;
     send(type, points.splice(0));
   };
   const open = () => {
@@ -70,11 +70,11 @@ function layPen(canvas) {
     trace(traces.at(-1).slice(-2));
     points.push(at);
     if (Math.hypot(at[0] - x, at[1] - y) > FEW_PX) open();
-    if (begun) frame ||= requestAnimationFrame(() => flush());
+    if (begun) timeout ||= setTimeout(flush, SEND_MS);
   };
   const end = () => {
     pointer = null;
-    cancelAnimationFrame(frame);
+    clearTimeout(timeout);
     open();
     flush("touchend");
     expect();
@@ -195,8 +195,10 @@ function answered() {
   if (!since || !update || update === asked) return;
   if (pen !== undefined && !sheet.drawing()) return;
   since = 0;
-  find(".mnistlab-spoken").textContent = find(".answers").innerText;
-  sheet.wipe();
+  setTimeout(() => {  // the kernel's ink comes behind its answer
+    find(".mnistlab-spoken").textContent = find(".answers").innerText;
+    sheet.wipe();
+  }, SEND_MS);
   sessionStorage.removeItem(key);
   say("");
   clearTimeout(timer);

@@ -92,12 +92,13 @@ class CanvasSurface:
 
 
 def _event(method):
-    """One event: it happens, all that is seen is made anew, and the draft is kept."""
+    """One event: it happens, is answered, its ink is shown and its draft kept."""
 
     @wraps(method)
     def event(self, *arguments):
         happen = partial(method, self, *arguments)
-        self._take(lambda: ("", "quiet"), happen, self._update, self.sketch.keep)
+        then = self._update, self._paint, self.sketch.keep
+        self._take(lambda: ("", "quiet"), happen, *then)
 
     return event
 
@@ -122,6 +123,7 @@ class Pad:
         self._film = self._frame = None  # the running replay, and what it shows
         self._row = None  # the journal's row of this very drawing
         self._waiting = False  # a live update is on its way
+        self._wet = []  # places of the pen that are not on the canvas yet
         self._updates = self._examples = 0
         if isinstance(network, str | Path):
             try:
@@ -153,8 +155,8 @@ class Pad:
         try:
             for point in points:
                 self.sketch.move(*point)
-            self._surface.line(self.sketch.strokes[-1][shown:])
         finally:
+            self._wet = self.sketch.strokes[-1][shown:]
             if kind == "up":
                 self._settle()
         if self.sketch.pen_down and not self._waiting:
@@ -171,6 +173,12 @@ class Pad:
         if self._film:
             self._film = self._frame = None
             self._show()
+
+    def _paint(self):
+        """Ink comes behind the answer: the page shows a trace of its own till then."""
+        points, self._wet = self._wet, []
+        if points:
+            self._surface.line(points)
 
     def _strokes(self):
         return self.sketch.strokes if self._frame is None else self._frame
@@ -236,9 +244,8 @@ class Pad:
         if not self.sketch.strokes:
             return "Nothing was kept, for there is no drawing.", "hint"
         row, self._row = self._row, None  # a row that is gone will not be asked again
-        about = self.prediction, label, getattr(self.classifier, "sha256", "")
-        kept = self.sketch.strokes, self.canvas, *about
-        self._row = self.journal.record(*kept, row=row)
+        about = self.prediction, label, getattr(self.classifier, "sha256", ""), row
+        self._row = self.journal.record(self.sketch.strokes, self.canvas, *about)
         report = self.journal.report(last=LAST)
         answer = getattr(self.prediction, "label", None)
         found = "" if answer in (None, label) else f" It said {answer}: you found one."

@@ -65,21 +65,14 @@ def serve(kind, folder, *options, comms="perCommTarget", token=TOKEN, port=None)
     settings, port = folder / "jupyter", port or free_port()
     user = settings / "lab/user-settings/@jupyterlab/apputils-extension"
     user.mkdir(parents=True, exist_ok=True)
-    news = {"fetchNews": "false", "checkForUpdates": False}
-    for name, said in (
-        ("notification", news),
-        ("kernels", {"commsOverSubshells": comms}),
-    ):
-        name += "-settings" * (name == "kernels")
+    for name, said in {
+        "notification": {"fetchNews": "false", "checkForUpdates": False},
+        "kernels-settings": {"commsOverSubshells": comms},
+    }.items():
         (user / f"{name}.jupyterlab-settings").write_text(json.dumps(said))
-    names = (
-        "JUPYTER_CONFIG_DIR",
-        "JUPYTER_DATA_DIR",
-        "JUPYTER_RUNTIME_DIR",
-        "IPYTHONDIR",
-    )
+    own = "JUPYTER_CONFIG_DIR JUPYTER_DATA_DIR JUPYTER_RUNTIME_DIR IPYTHONDIR".split()
     environment = dict(os.environ, PYTHONPATH=str(REPOSITORY))
-    environment |= dict.fromkeys(names, str(settings))
+    environment |= dict.fromkeys(own, str(settings))
     script = REPOSITORY / "tools" / "serve.py"
     command = [sys.executable, script, kind, f"--port={port}", "--no-browser", *options]
     if kind == "lab":
@@ -99,6 +92,8 @@ def serve(kind, folder, *options, comms="perCommTarget", token=TOKEN, port=None)
     )
     log = []
     reader = threading.Thread(target=log.extend, args=(process.stdout,))
+    watchdog = threading.Timer(120, process.kill)  # seconds without an address
+    watchdog.start()
     try:
         for line in process.stdout:
             log.append(line)
@@ -106,9 +101,11 @@ def serve(kind, folder, *options, comms="perCommTarget", token=TOKEN, port=None)
                 break
         else:
             raise RuntimeError("the server did not start:\n" + "".join(log))
+        watchdog.cancel()
         reader.start()
         yield address if token else line.strip()
     finally:
+        watchdog.cancel()
         process.terminate()
         process.wait()
         if reader.ident:

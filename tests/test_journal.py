@@ -90,8 +90,10 @@ def test_drift_looks_at_the_last_fifty_and_not_at_fewer_than_five(journal):
         keep(journal, mean=float(count))
         text = journal.report(reference).drift
         assert ("five drawings" in text) == (count < 5)
+    journal.record(ONE, EMPTY, None)  # no network: nothing to judge
     mean = np.arange(6, 56).mean() * 50**0.5
-    assert f"over 50 drawings the mean is {mean:+.1f}" in text
+    said = journal.report(reference).drift
+    assert f"over 50 drawings the mean is {mean:+.1f}" in said == text
     assert "training reference" in journal.report().drift
 
 
@@ -164,7 +166,7 @@ def test_a_saving_and_its_report_take_as_long_at_a_hundred_thousand(journal):
     many = f"INSERT INTO drawings ({columns}) SELECT {columns} FROM drawings"
     sql(journal, *[[many]] * 10)
     assert len(journal) > 100_000
-    assert min(seconds() for _ in range(9)) < 3 * few
+    assert min(seconds() for _ in range(9)) < few + 0.05, "all rows take a second"
 
 
 def test_a_power_cut_loses_nothing_either(journal, monkeypatch):
@@ -189,7 +191,7 @@ def test_a_locked_journal_is_waited_for_and_then_says_so(journal, monkeypatch):
     other.execute("BEGIN IMMEDIATE")
     Timer(1.5, other.rollback).start()
     keep(journal)
-    other.execute("BEGIN IMMEDIATE")
+    other.execute("BEGIN EXCLUSIVE")
     monkeypatch.setattr("mnistlab.journal.PATIENCE_S", 0.01)
     with pytest.raises(JournalError, match="locked.*another program"):
         keep(journal)

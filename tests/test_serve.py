@@ -188,6 +188,7 @@ def test_the_page_answers_who_has_the_token_and_came_by_our_name(served):
     # no token
     status, text, headers = served.ask("/")
     assert status == 302 and "/login" in headers["Location"] and kernel not in text
+    assert headers["Content-Security-Policy"] == serve.OWN_HOST_ONLY
     assert served.ask(about)[0] == 403
     assert served.channels(kernel, Origin=home) == 403
     assert served.ask("/?token=wrong")[0] in (302, 403)
