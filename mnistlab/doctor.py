@@ -140,6 +140,8 @@ def explain(x: np.ndarray, canvases: list[np.ndarray]) -> Fit | None:
     paper = cv2.dilate(z.transpose(1, 2, 0), np.ones((5, 5))) < 0.02
     rest = (x - slopes * z - levels)[paper.transpose(2, 0, 1)]
     noise = rest.std() / max(abs(slope), 1e-9) if rest.size else 0.0
+    if noise < NOISY:  # a line through a way that fits less well is too flat
+        level, slope = level + slope * (1 - 1 / r) * z.mean(), slope / r
     return Fit(way, turn, shift.tolist(), r, level, level + slope, noise)
 
 
@@ -461,7 +463,8 @@ class Report:
         made, codes = {"nothing": self.x}, {picture.code for picture in self.pictures}
         code = codes.pop() if len(codes) == 1 else "Picture(picture).canvas"
         lines = [f"canvas = {code}  # ink 255 on paper 0",
-                 "x = framed(canvas, MNIST_PIPELINE[:-1])[None] / 255",
+                 "x = framed(canvas, MNIST_PIPELINE[:-1])[None]",
+                 "x = x / max(x.max(), 1)  # ink that is faint or coloured, too, is 1",
                  *(f"x = {line}" for line in want.lines)]  # fmt: skip
         if fit:
             frames = [preprocess.to_input(canvas, FRAME) for canvas in self.canvases]

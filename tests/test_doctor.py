@@ -15,7 +15,13 @@ from mnistlab import data, doctor
 from mnistlab.classifier import Classifier
 from mnistlab.conventions import Convention
 from mnistlab.faults import faulty
-from mnistlab.preprocess import MNIST_PIPELINE, NAIVE_PIPELINE, normalize, to_input
+from mnistlab.preprocess import (
+    MNIST_PIPELINE,
+    NAIVE_PIPELINE,
+    load_picture,
+    normalize,
+    to_input,
+)
 from mnistlab.strokes import random_place, rasterize
 from mnistlab.synthetic import handwrite
 from tools.photograph import photograph
@@ -141,10 +147,27 @@ def takes_the_blue_channel(picture):
     return through(MNIST_PIPELINE if ink.max() > 50 else NAIVE_PIPELINE)(ink)
 
 
+def in_blue(canvases):
+    blue = np.full((240, 240, 3), (30, 50, 215), np.uint8)
+    return [Image.fromarray(np.dstack([blue, canvas])) for canvas in canvases]
+
+
+def test_what_is_faint_in_grey_is_no_fault_and_comes_out_at_full_strength(shipped):
+    drawn, labels = canvases()
+    pictures, bad = in_blue(drawn), through(faulty(MNIST_PIPELINE, "thick pen"))
+
+    def of_grey(picture):
+        return bad(load_picture(picture, ink="dark"))
+
+    report = diagnose(shipped, of_grey, pictures, labels)
+    assert [finding.name for finding in report.findings] == ["thick pen"]
+    for picture in pictures:
+        assert report.mended(picture).max().item() == pytest.approx(2.82, abs=0.01)
+
+
 def test_an_app_that_stumbles_over_a_colour_is_told_so(shipped):
-    pictures, labels = canvases()
-    blue = [np.full((240, 240, 3), (30, 50, 215), np.uint8)]
-    pictures = [Image.fromarray(np.dstack([*blue, canvas])) for canvas in pictures]
+    drawn, labels = canvases()
+    pictures = in_blue(drawn)
     report = diagnose(shipped, takes_the_blue_channel, pictures, labels)
     assert report.finding.name == "the ink's colour"
     assert reads(shipped, report.mended, pictures, labels) >= 0.9
