@@ -459,7 +459,7 @@ class Report:
 
     def mend(self, want: Convention, fit: Fit | None, ways: list[Finding]) -> None:
         """Step 3: try repairs, print one and run it, say what it rests on."""
-        k, name = self.k, "the lines below" if self.function else "these lines"
+        k, name = self.k, "as printed"
         made, codes = {"nothing": self.x}, {picture.code for picture in self.pictures}
         code = codes.pop() if len(codes) == 1 else "Picture(picture).canvas"
         lines = [f"canvas = {code}  # ink 255 on paper 0",

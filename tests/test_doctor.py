@@ -101,7 +101,7 @@ def test_a_fault_is_named_and_what_is_printed_mends_it(shipped, fault):
     assert ("to_input(picture)" in report.code) == (fault in STAYS)
     printed, (pictures, labels) = doctor.run_code(report.code, bad), canvases()
     yours = report.trials.set_index("repair")["yours"]
-    said = yours["the lines below"]
+    said = yours["as printed"]
     assert fault not in STAYS or yours[f"mend: {name}"] == said
     assert reads(shipped, printed, pictures, labels) == pytest.approx(said)
     pictures, labels = canvases(20, seed=50)
@@ -128,7 +128,7 @@ def test_two_faults_are_mended_together(shipped):
     assert names == ["inverted", "the whole canvas resized"]
     table = report.trials.set_index("repair")["probes"]
     alone = table[[name for name in table.index if name.startswith("mend")]]
-    assert table["the lines below"] > alone.max() + 0.1
+    assert table["as printed"] > alone.max() + 0.1
     assert "load_picture" in report.code and report.code in str(report)
     assert set(report.answers["alarms mended"]) == {""}
     assert "polarity" in report.answers["alarms now"][0]
@@ -192,7 +192,7 @@ def test_without_to_input_it_is_written(learn):
     assert report.findings == () and "training" not in str(report.notes)
     assert "x = 1 - x" in report.code and "x = x.swapaxes(1, 2)" in report.code
     probes = report.trials.set_index("repair")["probes"]
-    assert probes["these lines"] > 0.5  # a linear network, taught by the sample
+    assert probes["as printed"] > 0.5  # a linear network, taught by the sample
 
 
 def test_what_is_printed_has_the_shape_and_dtype_that_the_network_takes():

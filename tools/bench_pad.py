@@ -1,11 +1,13 @@
-"""How long after the end of a stroke its label is in the page, in a real browser.
+"""How long a pad takes to open, and to answer a stroke, in a real browser.
 
-python tools/bench_pad.py: both hosts, with and without tools/serve.py's connection,
-in turn, so that a busy moment does not meet one of them alone.
+To open: from the start of the server to the first answer, JupyterLab running all cells.
+Then from the end of a stroke to its label in the page. Both hosts, with and without
+tools/serve.py's connection, in turn, so that a busy moment does not meet one alone.
 """
 
 import sys
 import tempfile
+import time
 from pathlib import Path
 
 import numpy as np
@@ -70,11 +72,17 @@ def main() -> None:
         for kind, app in ("app", "Voila"), ("lab", "ServerApp"):
             stock = f"--{app}.kernel_websocket_connection_class={STOCK}"
             settings = {"mnistlab's": [], "Jupyter's": [stock]}
-            took = {setting: [] for setting in settings}
+            took, opened = {setting: [] for setting in settings}, []
             for _ in range(ROUNDS):
                 for setting, options in settings.items():
+                    started = time.perf_counter()
                     with pad_page.serve(kind, folder, *options) as address:
+                        with pad_page.PadPage(browser, kind, address) as page:
+                            page.replay([[(140, 40), (140, 240)]])
+                        opened.append(time.perf_counter() - started)
                         took[setting] += visit(browser, kind, address, rng)
+            span = f"{min(opened):.1f} to {max(opened):.1f} s, n {len(opened)}"
+            print(f"{kind}  from the start to the first answer {span}")
             for setting, times in took.items():
                 print(
                     f"{kind}  {setting:<9} connection  median {np.median(times):5.1f}  "
