@@ -179,16 +179,16 @@ def test_the_answer_has_ten_bars_and_numbers_for_those_who_want_them(pad):
 
 
 @pytest.mark.parametrize(
-    "logits, label, state, words",
+    "logits, label, state, shares, words",
     [
-        ([3.5, 0, 0, 0], 0, "sure", "Sure"),
-        ([1, 0.9, 0, 0], 0, "unsure", "0, or 1?"),
-        ([9, 0, 0, 0], None, "refused", "No answer</strong><br>It would say 0."),
-        ([np.nan] * 4, None, "refused", "No answer</strong></p>"),
+        ([3.5, 0, 0, 0], 0, "sure", 1, "Sure"),
+        ([1, 0.9, 0, 0], 0, "unsure", 2, "0, or 1?"),  # the others: 13 % each
+        ([9, 0, 0, 0], None, "refused", 1, "No answer</strong><br>It would say 0."),
+        ([np.nan] * 4, None, "refused", 10, "No answer</strong></p>"),
     ],
 )
 def test_sure_unsure_and_refused_differ_in_shape_and_word(
-    pad, logits, label, state, words
+    pad, logits, label, state, shares, words
 ):
     full = np.array([*logits, *[min(logits) - 3] * 6], np.float32)
     reason = "" if label is not None else "<b>no digit</b>"  # text, and not HTML
@@ -198,6 +198,7 @@ def test_sure_unsure_and_refused_differ_in_shape_and_word(
     assert re.findall(r'class="answer (\w+)"', html) == [state] and words in html
     assert ("&lt;b&gt;no digit" in html) == (label is None)
     assert ("nan" not in html) and ('class="bars"' in html) == np.isfinite(logits[0])
+    assert html.count('class="quiet"') == 10 - shares, "neighbours would overlap"
     pad.save(2)
     assert pad.journal.report().confusion[2, 10 if label is None else 0] == 1
 
