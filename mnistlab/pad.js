@@ -129,7 +129,9 @@ function layPen(canvas) {
     wipe: () => {
       if (pointer !== null) return;
       traces = [];
-      context.clearRect(0, 0, SIZE, SIZE);
+      setTimeout(() => {  // the kernel's ink comes behind its answer
+        if (!traces.length) context.clearRect(0, 0, SIZE, SIZE);
+      }, SEND_MS);
     },
   };
 }
@@ -195,9 +197,9 @@ function answered() {
   if (!since || !update || update === asked) return;
   if (pen !== undefined && !sheet.drawing()) return;
   since = 0;
-  setTimeout(() => {  // the kernel's ink comes behind its answer
-    find(".mnistlab-spoken").textContent = find(".answers").innerText;
-    sheet.wipe();
+  sheet.wipe();
+  setTimeout(() => {  // innerText lays the page out anew: not before the answer is seen
+    find(".mnistlab-spoken").textContent = find(".answers")?.innerText ?? "";
   }, SEND_MS);
   sessionStorage.removeItem(key);
   say("");
