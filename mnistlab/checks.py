@@ -92,10 +92,11 @@ def measure(inputs: np.ndarray) -> dict[str, np.ndarray]:
         np.where(side.any(1), 28 - side.argmax(1) - side[:, ::-1].argmax(1), 0)
         for side in (inked.any(1), inked.any(2))  # bool (N, 28) each
     ]
+    highest = pixels.max((1, 2))
     return {
-        "peak": pixels.max((1, 2)),
+        "peak": highest,
         "lowest": pixels.min((1, 2)),
-        "highest": pixels.max((1, 2)),
+        "highest": highest,
         "border": ring(pixels).mean(1),
         "paper": pixels[:, ::27, ::27].mean((1, 2)),
         "ink": pixels.mean((1, 2)),

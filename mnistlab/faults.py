@@ -162,7 +162,8 @@ def fault_matrix(classifier, digits: Digits) -> list[dict[str, object]]:
         row |= {alarm: float(rang.mean()) for alarm, rang in rings.items()}
         try:
             suspect.test_golden(golden)
+            row["golden"] = False
         except CheckpointError:
             row["golden"] = True
-        rows.append(row | {"golden": "golden" in row})
+        rows.append(row)
     return rows

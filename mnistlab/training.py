@@ -160,17 +160,21 @@ def fit(
     return History(*columns, best_epoch, seconds, stopped)
 
 
+ADAMW = {"betas": (0.8, 0.95), "fused": True}
+
+
 class Muon(torch.optim.AdamW):
-    """Orthogonalised momentum (Jordan 2024): it needs a third fewer steps than AdamW.
+    """Orthogonalised momentum (Jordan 2024).
 
     A step moves a weight matrix, or filters as the rows of one, about as far in rare
-    directions as in common ones. The last layer, biases and norms are AdamW's. It
-    takes batches of 256 as well as of 128, and costs less there.
+    directions as in common ones. The last layer, biases and norms are AdamW's. FastCNN,
+    in batches of 128, needed about a third fewer steps than with AdamW alone; batches
+    of 256 did as well, and cost less.
     """
 
     def __init__(self, parameters, lr: float):
         parameters = list(parameters)
-        super().__init__(parameters, lr, betas=(0.8, 0.95), fused=True)
+        super().__init__(parameters, lr, **ADAMW)
         *self.matrices, _ = [weight for weight in parameters if weight.ndim > 1]
         self.momenta = [torch.zeros_like(weight) for weight in self.matrices]
 
@@ -200,7 +204,7 @@ def orthogonal(matrix: torch.Tensor) -> torch.Tensor:
 
 
 OPTIMIZERS = {
-    "adamw": partial(torch.optim.AdamW, betas=(0.8, 0.95), fused=True),
+    "adamw": partial(torch.optim.AdamW, **ADAMW),
     "adam": partial(torch.optim.Adam, fused=True),
     "muon": Muon,
 }

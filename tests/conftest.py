@@ -121,7 +121,9 @@ def sample():
 @pytest.fixture(scope="session")
 def learn(sample):
     """learn(convention) -> one layer that has learnt MNIST so, by least squares."""
-    from mnistlab.conventions import Convention, torch
+    import torch
+
+    from mnistlab.conventions import Convention
 
     def solve(convention=Convention(), outputs=10):  # noqa: B008
         train = sample.train.take(np.arange(3000))
