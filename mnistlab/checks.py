@@ -15,6 +15,8 @@ STATISTICS = {"peak": "blank", "lowest": "range", "highest": "range"}
 STATISTICS |= {"border": "polarity", "paper": "background", "ink": "ink"}
 STATISTICS |= {"pen_px": "ink", "side_px": "placement"}
 STATISTICS |= {"center_x": "placement", "center_y": "placement"}
+STATISTICS |= {"spread": "no digit"}  # of the logits, not of the input
+UNBOUNDED = 1e9  # JSON has no infinity
 MEASURED = "ink", "pen_px", "side_px", "center_x", "center_y"  # the others are set
 # Alarm -> what it says to a person: what is seen, and what it comes from.
 CAUSES = {
@@ -28,8 +30,8 @@ CAUSES = {
     "other way round: an inversion too many, or one missing.",
     "background": "The paper is not black, as it is in all training images: it is "
     "grey or noisy, or the pixels were not normalised.",
-    "no digit": "This is no digit, or none that can be told: the network finds no "
-    "answer as probable as it does for nearly every digit.",
+    "no digit": "This is no digit, or none that can be told: the network's ten "
+    "answers are closer together than for nearly every digit.",
     "ink": "There is more or less ink than in a training image: a very thick or thin "
     "pen, low contrast, or a scribble.",
     "placement": "The digit is not as large as MNIST's, or not where they are: the "
@@ -62,9 +64,10 @@ class Alarm:
     def __str__(self) -> str:
         is_measured = self.statistic in MEASURED
         bound = "was measured on training images" if is_measured else "is allowed"
+        most = f" to {self.high:.3g}" if self.high < UNBOUNDED else " or more"
         return (
             f"{self.sentence} (the {self.statistic} is {self.value:.3g} at "
-            f"{self.stage}; {self.low:.3g} to {self.high:.3g} {bound})"
+            f"{self.stage}; {self.low:.3g}{most} {bound})"
         )
 
 
@@ -107,6 +110,14 @@ def measure(inputs: np.ndarray) -> dict[str, np.ndarray]:
     }
 
 
+def spread(logits: np.ndarray) -> np.ndarray:
+    """Standard deviation of logits (..., 10): small where no answer stands out.
+
+    What is no digit was learnt with all answers equally probable: a spread of 0.
+    """
+    return logits.std(-1)
+
+
 def energy(logits: np.ndarray) -> np.ndarray:
     """-log sum exp of logits (..., 10): low where a network is sure (Liu 2020)."""
     peak = logits.max(-1)
@@ -142,16 +153,18 @@ class Reference:
     source: str
 
     @classmethod
-    def measured_on(cls, inputs: np.ndarray, logits: np.ndarray, source: str):
+    def measured_on(cls, inputs, logits, source: str, least_spread: float = 0.0):
         """From normalised inputs float32 (N, 28, 28) and their logits (N, 10).
 
         The MEASURED may be as extreme as all but one in a thousand of these images.
         Values and paper may be a little beyond the most extreme image; the border's
-        bound is far from any image and from any inverted one.
+        bound is far from any image and from any inverted one. Below least_spread of the
+        logits a drawing is no digit.
         """
         found = measure(inputs)
         bounds = {
-            "peak": [INK / 255, 1e9],  # JSON has no infinity
+            "peak": [INK / 255, UNBOUNDED],
+            "spread": [least_spread, UNBOUNDED],
             "lowest": [float(found["lowest"].min()) - 0.01, 1.0],
             "highest": [0.0, float(found["highest"].max()) + 0.01],
             "border": [0.0, 0.5],
@@ -171,6 +184,8 @@ class Reference:
                 f"the reference is not of this version of the checks: {differ} are "
                 "only in one of them. Train the checkpoint anew."
             )
+        if not np.isfinite([*card["bounds"].values()]).all():
+            raise ValueError(f"{card['bounds']} are no bounds; expected finite numbers")
         return cls(**card)
 
     def outside(self, inputs: np.ndarray) -> dict[str, np.ndarray]:

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from mnistlab import checkpoint
-from mnistlab.checks import Alarm, Reference
+from mnistlab.checks import Alarm, Reference, spread
 from mnistlab.evaluation import eval_mode, softmax
 from mnistlab.preprocess import INK, MNIST_PIPELINE, Pipeline, Stage, trace
 from mnistlab.strokes import rasterize
@@ -50,30 +50,20 @@ class Classifier:
     """classifier(canvas) with uint8 (H, W), ink 255 on paper 0, is a Prediction."""
 
     model: nn.Module
-    reference: Reference | None = None  # None: nothing but blankness is checked
+    reference: Reference | None = None  # None: only blank and broken are refused
     pipeline: Pipeline = MNIST_PIPELINE
     sha256: str = ""  # of the checkpoint
-    threshold: float = 0.0  # a less probable answer is refused: that is no digit
-
-    def __post_init__(self):
-        if not isinstance(self.threshold, int | float) or not 0 <= self.threshold < 1:
-            found = f'the threshold of "no digit" is {self.threshold!r}'
-            raise ValueError(f"{found}; expected a probability below 1. Train it anew.")
 
     @classmethod
     def load(cls, path: Path = checkpoint.ARTIFACTS / "best_model.pt") -> "Classifier":
-        """The classifier of a checkpoint, after its golden test; CheckpointError.
-
-        Without a threshold on its card it refuses nothing.
-        """
-        saved = checkpoint.load(path)
-        about = {"sha256": saved.sha256, "threshold": saved.card.get("threshold", 0.0)}
+        """The classifier of a checkpoint, after its golden test; CheckpointError."""
+        saved, reference = checkpoint.load(path), None
         try:
-            if reference := saved.card.get("reference"):
-                about["reference"] = Reference.from_card(reference)
-            classifier = cls(saved.model, **about)
+            if card := saved.card.get("reference"):
+                reference = Reference.from_card(card)
         except ValueError as error:
             raise checkpoint.CheckpointError(f"{Path(path).name}: {error}") from error
+        classifier = cls(saved.model, reference, sha256=saved.sha256)
         if saved.golden:
             classifier.test_golden(saved.golden)
         return classifier
@@ -95,9 +85,10 @@ class Classifier:
             if not np.isfinite(logits).all():
                 found = float(logits[~np.isfinite(logits)][0]), *FINITE
                 alarms += (Alarm("logits", "logit", *found, "network"),)
-            elif (sure := float(softmax(logits).max())) < self.threshold:
-                found = sure, self.threshold, 1.0
-                alarms += (Alarm("no digit", "probability", *found, "network"),)
+            elif self.reference:
+                found = float(spread(logits)), *self.reference.bounds["spread"]
+                if found[0] < found[1]:
+                    alarms += (Alarm("no digit", "spread", *found, "network"),)
             alarms = tuple(sorted(alarms, key=lambda alarm: not alarm.serious))
         # The one place where an answer is refused: a reason, and no label.
         reason = next((str(alarm) for alarm in alarms if alarm.serious), "")

@@ -13,6 +13,7 @@ from torch import nn
 
 from mnistlab import preprocess
 from mnistlab.checkpoint import CheckpointError
+from mnistlab.checks import spread
 from mnistlab.data import Digits
 from mnistlab.evaluation import Report, predict_logits
 from mnistlab.preprocess import BILINEAR, MEAN, STD, Pipeline, Step, normalize
@@ -155,7 +156,8 @@ def fault_matrix(classifier, digits: Digits) -> list[dict[str, object]]:
         logits = predict_logits(suspect.model, inputs)
         report = Report(logits, digits.labels, digits.source)
         rings = classifier.reference.outside(inputs)
-        rings["no digit"] = report.probabilities.max(1) < classifier.threshold
+        least = classifier.reference.bounds["spread"][0]
+        rings["no digit"] = spread(logits) < least
         rings["any alarm"] = np.any(list(rings.values()), axis=0)
         row = {"fault": name, "accuracy": report.accuracy}
         row |= {"confidence": report.confidence}

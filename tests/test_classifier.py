@@ -152,7 +152,9 @@ def test_an_unserious_alarm_is_told_beside_the_answer(classifier, canvas):
     said = classifier(SCRIBBLE)
     assert names(said.alarms) == ["ink"]
     assert said.label == said.logits.argmax() and said.reason == ""
-    said = replace(classifier, threshold=0.9999)(SCRIBBLE)
+    bounds = {**classifier.reference.bounds, "spread": [99.0, 1e9]}
+    reference = replace(classifier.reference, bounds=bounds)
+    said = replace(classifier, reference=reference)(SCRIBBLE)
     assert names(said.alarms) == ["no digit", "ink"], "the reason comes first"
 
 

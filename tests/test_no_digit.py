@@ -41,44 +41,39 @@ def test_a_network_that_learns_what_is_no_digit_becomes_unsure_of_it_alone():
 # --- refused ------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("threshold", [np.nan, -0.1, 1, "0.5"])
-def test_a_threshold_that_is_no_probability_is_refused(threshold):
-    with pytest.raises(ValueError, match="threshold.*expected a probability"):
-        Classifier(Linear(), threshold=threshold)
+def reference(least_spread: float) -> Reference:
+    inputs = normalize(hand_images(50, seed=0).images)
+    return Reference.measured_on(inputs, np.zeros((50, 10)), "", least_spread)
 
 
-def test_below_the_threshold_there_is_a_reason_and_no_label_but_all_numbers():
+def test_below_the_least_spread_there_is_a_reason_and_no_label_but_all_numbers():
     model = Linear()
     torch.nn.init.zeros_(model[-1].weight)
-    with torch.no_grad():
+    with torch.no_grad():  # logits with a standard deviation of 0.6
         model[-1].bias.copy_(torch.tensor([0.0] * 7 + [2.0, 0, 0]))
     canvas = rasterize(handwrite(7))
-    probability = np.exp(2) / (np.exp(2) + 9)
-    kept = Classifier(model, threshold=probability - 0.01)(canvas)
+    kept = Classifier(model, reference(0.59))(canvas)
     assert kept.label == 7 and not kept.reason
-    refused = Classifier(model, threshold=probability + 0.01)(canvas)
+    refused = Classifier(model, reference(0.61))(canvas)
     assert refused.label is None and "no digit" in refused.reason
-    assert f"{probability:.3g}" in refused.reason
+    assert "the spread is 0.6 at network; 0.61 or more is allowed" in refused.reason
     assert [alarm.name for alarm in refused.alarms] == ["no digit"]
     assert refused.ranking[0] == 7 and len(refused.stages) == len(kept.stages)
 
 
-def test_a_checkpoint_keeps_its_threshold_and_a_bad_one_is_named(tmp_path):
+def test_a_checkpoint_keeps_its_least_spread_and_a_bad_one_is_named(tmp_path):
     path = tmp_path / "kept.pt"
-    checkpoint.save(path, Linear(), threshold=0.375)
-    assert Classifier.load(path).threshold == 0.375
-    checkpoint.save(path, Linear())
-    assert Classifier.load(path).threshold == 0  # it refuses nothing
-    checkpoint.save(path, Linear(), threshold=float("nan"))
-    with pytest.raises(CheckpointError, match="kept.pt.*threshold.*nan"):
+    checkpoint.save(path, Linear(), reference=reference(0.375))
+    assert Classifier.load(path).reference.bounds["spread"][0] == 0.375
+    checkpoint.save(path, Linear(), reference=reference(float("nan")))
+    with pytest.raises(CheckpointError, match="kept.pt.*nan.*expected finite"):
         Classifier.load(path)
 
 
 def test_a_checkpoint_of_another_version_is_named_and_said_to_need_training(tmp_path):
-    path, inputs = tmp_path / "old.pt", normalize(hand_images(50, seed=0).images)
-    reference = Reference.measured_on(inputs, predict_logits(Linear(), inputs), "")
-    del reference.bounds["side_px"]
-    checkpoint.save(path, Linear(), reference=reference)
+    path, old = tmp_path / "old.pt", reference(0)
+    del old.bounds["spread"]
+    checkpoint.save(path, Linear(), reference=old)
     with pytest.raises(CheckpointError, match="old.pt.*Train the checkpoint anew"):
         Classifier.load(path)
 

@@ -7,7 +7,7 @@ replaces artifacts/best_model.pt and best_model.json.
 
 `--estimate` measures first how such a network reads a hand that it has not seen,
 and writes artifacts/estimate.json, from which the card, the temperature and the
-threshold of "no digit" are taken. That trains four networks.
+least spread of a digit's logits are taken. That trains four networks.
 """
 
 import argparse
@@ -22,10 +22,10 @@ import torch
 from torch.nn import functional as F
 
 from mnistlab import checkpoint, data
-from mnistlab.checks import Reference
+from mnistlab.checks import Reference, spread
 from mnistlab.classifier import Classifier
 from mnistlab.data import Data, Digits, join, write_atomically
-from mnistlab.evaluation import Report, evaluate, predict_logits, softmax
+from mnistlab.evaluation import Report, evaluate, predict_logits
 from mnistlab.models import DigitCNN, Network
 from mnistlab.pendigits import PenDigits, load_pens
 from mnistlab.preprocess import MNIST_PIPELINE, NAIVE_PIPELINE, normalize
@@ -86,6 +86,7 @@ def without_pens(digits: Data, seed: int) -> tuple[Network, History]:
         epochs=SETTINGS["epochs"],
         lr=SETTINGS["lr"],
         augment=random_affine,
+        bfloat16=False,  # the same on every machine, but for the last bits
         seed=seed,
     )
     return model, history
@@ -101,6 +102,7 @@ def with_pens(start: Network, train: Digits, no_digit: np.ndarray, seed: int):
         epochs=SETTINGS["then_epochs"],
         lr=SETTINGS["then_lr"],
         augment=random_affine,
+        bfloat16=False,
         seed=seed,
     )
     return model
@@ -120,11 +122,6 @@ def for_second_stage(digits: Data, pens: PenDigits, seed: int):
         ),
         no_digit_images(SETTINGS["then_no_digits"], seed + 5, LEARNT_LATER),
     )
-
-
-def sureness(logits: np.ndarray) -> np.ndarray:
-    """Probability of the most probable answer, (N,), of logits (N, 10)."""
-    return softmax(logits).max(1)
 
 
 def temperature(logits: np.ndarray, labels: np.ndarray) -> float:
@@ -196,8 +193,7 @@ def estimate(seed: int = 0) -> dict:
         np.concatenate([logits, *on_mnist]),
         np.concatenate([drawn.labels, *[labels] * FOLDS]),
     )
-    sure = sureness(logits / by)
-    threshold = float(np.quantile(sure, SETTINGS["digits_refused"]))
+    least = float(np.quantile(spread(logits / by), SETTINGS["digits_refused"]))
     writers = [pens.writers == writer for writer in WRITERS]
     # The first stage's network, with a temperature of its own.
     by_start = temperature(predict_logits(start, digits.validation.images), labels)
@@ -205,7 +201,7 @@ def estimate(seed: int = 0) -> dict:
     letters = predict_logits(start, kinds["other letters"]) / by_start
 
     def refused(logits):
-        return float((sureness(logits) < threshold).mean())
+        return float((spread(logits) < least).mean())
 
     figures = {
         "pens_of_unseen_writers": over_writers(
@@ -216,7 +212,7 @@ def estimate(seed: int = 0) -> dict:
         ),
         "calibration_error_before": Report(logits, drawn.labels, "").calibration_error,
         "temperature": by,
-        "threshold": threshold,
+        "least_spread": least,
         "refused": {
             "digits of unseen writers": refused(logits / by),
             "... of the worst of them": max(refused(logits[w] / by) for w in writers),
@@ -243,7 +239,7 @@ def make(path: Path = BEST, seed: int = 0) -> dict:
     if not ESTIMATE.exists():
         raise FileNotFoundError(
             f"there is no {ESTIMATE.name} in {ESTIMATE.parent}, which holds the "
-            "temperature and the threshold: run tools/make_model.py --estimate"
+            "temperature and the least spread: run tools/make_model.py --estimate"
         )
     estimated = json.loads(ESTIMATE.read_text("utf-8"))
     started = time.perf_counter()
@@ -256,11 +252,14 @@ def make(path: Path = BEST, seed: int = 0) -> dict:
     before = evaluate(model, digits.test)
     divide_logits(model, estimated["temperature"])
     reference = Reference.measured_on(
-        normalize(learnt.images), predict_logits(model, learnt.images), learnt.source
+        normalize(learnt.images),
+        predict_logits(model, learnt.images),
+        learnt.source,
+        estimated["least_spread"],
     )
     seconds = time.perf_counter() - started
 
-    classifier = Classifier(model, reference, threshold=estimated["threshold"])
+    classifier = Classifier(model, reference)
     sets = {
         "mnist_test": digits.test,
         "scripted_hand": hand_images(3000, seed + 6),
@@ -285,7 +284,6 @@ def make(path: Path = BEST, seed: int = 0) -> dict:
         minutes_on_this_machine=round(seconds / 60, 1),
         history=history,
         temperature=estimated["temperature"],
-        threshold=estimated["threshold"],
         estimated=estimated,
         accuracies=reports,
         calibration_error={
@@ -294,7 +292,7 @@ def make(path: Path = BEST, seed: int = 0) -> dict:
         },
         refused={
             "mnist_test": float(
-                (sureness(on_test.logits) < classifier.threshold).mean()
+                (spread(on_test.logits) < estimated["least_spread"]).mean()
             )
         },
         by_digit={"mnist_test": on_test.per_class.round(4)},

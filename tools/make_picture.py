@@ -30,7 +30,7 @@ VERBS = {
     "center_of_mass": "centred",
 }
 # Without alarms and refusal: the story's app named a digit for everything.
-correct = replace(Classifier.load(), reference=None, threshold=0.0)
+correct = replace(Classifier.load(), reference=None)
 story = correct.with_pipeline((resize_28x28, invert, normalize))
 ROWS = {  # title: who answers, in which colour, at which height
     "the app of the story": (story, "#d0632a", 0.53),
