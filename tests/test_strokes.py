@@ -5,7 +5,6 @@ the machine; the strokes in it are written by the scripted hand.
 """
 
 import base64
-import os
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from mnistlab.strokes import CANVAS_PX, FARTHEST_PX, place, random_place, rasterize
+from mnistlab.strokes import CANVAS_PX, place, random_place, rasterize
 from mnistlab.synthetic import forms, handwrite
 
 CHROMIUM_PIXELS = Path(__file__).with_name("chromium_strokes.npz")
@@ -84,16 +83,6 @@ def strays(pixels, drawings: list, brushes) -> float:
     return np.abs(area_28x28(ours) - pixels).max()
 
 
-@pytest.mark.browser
-@pytest.mark.skipif(
-    not pad_page.CHROMIUM and os.environ.get("MNISTLAB_REQUIRE_BROWSER") != "1",
-    reason="no browser: install chromium or set CHROMIUM to its path",
-)
-def test_the_raster_is_within_5_percent_of_a_live_chromium():
-    drawn = drawings_and_brushes()
-    assert strays(area_28x28(draw_in_chromium(*drawn)), *drawn) <= 0.05
-
-
 def test_the_raster_is_within_5_percent_of_chromiums_recorded_pixels():
     with np.load(CHROMIUM_PIXELS) as recorded:
         lines = np.split(recorded["points"], np.cumsum(recorded["stroke_lengths"])[:-1])
@@ -104,12 +93,6 @@ def test_the_raster_is_within_5_percent_of_chromiums_recorded_pixels():
 
 
 # --- the raster's own properties ----------------------------------------------------
-
-
-def test_no_strokes_leave_a_blank_canvas():
-    for blank in rasterize([]), rasterize([np.empty((0, 2))]):
-        assert blank.shape == (CANVAS_PX, CANVAS_PX) and blank.dtype == np.uint8
-        assert not blank.any()
 
 
 def test_a_single_point_is_a_disc_of_the_brush():
@@ -123,25 +106,18 @@ def test_a_single_point_is_a_disc_of_the_brush():
     assert right - left == pytest.approx(0.25, abs=0.02)  # halves go one way
 
 
-def test_what_lies_outside_the_canvas_is_cut_by_the_edge():
+def test_what_lies_outside_the_canvas_is_cut_by_the_edge_and_nothing_is_blank():
     across = rasterize([[(-50, 140), (330, 140)]], brush_px=20)
     assert (across[131:149] == 255).all()
-    assert not rasterize([[(-50, -50), (-50, 330)]]).any()
+    for nothing in [], [np.empty((0, 2))], [[(-50, -50), (-50, 330)]]:
+        blank = rasterize(nothing)
+        assert blank.shape == (CANVAS_PX, CANVAS_PX) and blank.dtype == np.uint8
+        assert not blank.any()
     assert rasterize([[(-4, 140)]], brush_px=20)[:, 0].any()
 
 
-numbers = st.floats(allow_nan=False, allow_infinity=False)
 near = st.integers(40 * 8, 240 * 8).map(lambda eighths: eighths / 8)
 stroke_shapes = st.tuples(st.integers(1, 6), st.just(2))
-
-
-@given(st.lists(arrays(float, stroke_shapes, elements=numbers), max_size=3))
-def test_any_finite_strokes_give_a_canvas_or_are_refused_as_too_far(drawing):
-    if any(np.abs(stroke).max() > FARTHEST_PX for stroke in drawing):
-        with pytest.raises(ValueError, match="within 100,000 canvas pixels"):
-            rasterize(drawing, 1, 40)
-    else:
-        assert rasterize(drawing, 1, 40).shape == (40, 40)
 
 
 @given(arrays(float, stroke_shapes, elements=near), st.integers(-25, 25))
@@ -151,8 +127,8 @@ def test_moving_by_whole_pixels_moves_the_raster_exactly(stroke, by):
 
 
 def test_bad_strokes_and_impossible_sizes_are_refused_in_words():
-    for stroke in [(1, np.nan)], [(1, 2, 3)], (1, 2), [("a", "b")]:
-        with pytest.raises(ValueError, match="stroke 1|convert"):
+    for stroke in [(1, np.nan)], [(1e6, 1)], [(1, 2, 3)], (1, 2), [("a", "b")]:
+        with pytest.raises(ValueError, match="stroke 1.* within 100,000|convert"):
             rasterize([[(1, 1)], stroke])
     for brush, canvas in (0, 280), (np.nan, 280), (281, 280), (18, 0), (18, 100_000):
         name = "brush_px" if canvas == 280 else "canvas_px"
@@ -170,30 +146,22 @@ def test_place_keeps_proportions_and_reaches_the_size():
     assert after.max() == pytest.approx(100)
     assert after[0] / after[1] == pytest.approx(before[0] / before[1])
     assert (placed.max(axis=0) + placed.min(axis=0)) / 2 == pytest.approx([60, 200])
-
-
-def test_place_moves_a_dot_and_refuses_nothing():
-    assert place([[(3, 4)]], 190)[0].tolist() == [[140, 140]]
+    assert place([[(3, 4)]], 190)[0].tolist() == [[140, 140]]  # a dot is only moved
     with pytest.raises(ValueError, match="no points"):
         place([], 100)
 
 
-@given(st.integers(0, 2**32), st.integers(0, 9), st.sampled_from([8, 18, 32]))
-def test_a_random_place_keeps_all_ink_on_the_canvas(seed, digit, brush):
-    rng = np.random.default_rng(seed)
-    points = np.concatenate(random_place(handwrite(digit), rng, 100, 240, brush))
-    assert points.min() >= brush / 2 - 1e-9
-    assert points.max() <= CANVAS_PX - brush / 2 + 1e-9
-    assert 100 - 1e-9 <= np.ptp(points, axis=0).max() <= 240 + 1e-9
-
-
-def test_random_places_reach_every_size_and_both_edges_or_are_refused():
-    rng, drawing = np.random.default_rng(0), handwrite(1)
-    placed = [np.concatenate(random_place(drawing, rng)) for _ in range(200)]
-    sizes = [np.ptp(points, axis=0).max() for points in placed]
-    assert min(sizes) < 110 and max(sizes) > 230
-    middles = np.array([points.mean(axis=0)[0] for points in placed])
-    assert middles.min() < 60 and middles.max() > 220
+def test_random_places_keep_all_ink_reach_every_size_and_both_edges_or_are_refused():
+    rng, sizes, middles = np.random.default_rng(0), [], []
+    for n in range(200):
+        drawing, brush = handwrite(n % 10), (8, 18, 32)[n % 3]
+        points = np.concatenate(random_place(drawing, rng, 100, 240, brush))
+        assert points.min() >= brush / 2 - 1e-9
+        assert points.max() <= CANVAS_PX - brush / 2 + 1e-9
+        sizes.append(np.ptp(points, axis=0).max())
+        middles.append(points.mean(axis=0)[0])
+    assert 100 - 1e-9 <= min(sizes) < 110 and 230 < max(sizes) <= 240 + 1e-9
+    assert min(middles) < 75 and max(middles) > 205
     for impossible in (100, 240, 41), (9, 8, 1):
         with pytest.raises(ValueError, match="expected"):
             random_place([[(1, 1)]], rng, *impossible)
