@@ -98,7 +98,7 @@ def warp(strokes: Drawing, rng, strength: float = 1.0) -> Drawing:
     slow wave of up to 4 % of its size. Any units; the size stays about the same.
     """
     turn, slant, stretch = rng.uniform(-1, 1, 3) * (0.25, 0.3, 0.2) * strength
-    matrix = _rotation(turn) @ [[np.exp(stretch), 0], [slant, np.exp(-stretch)]]
+    matrix = rotation(turn) @ [[np.exp(stretch), 0], [slant, np.exp(-stretch)]]
     size = max(np.ptp(np.concatenate(strokes), axis=0).max(), 1)
     phase, pace = rng.uniform(0, 2 * np.pi, 2), rng.uniform(3, 7, 2) / size
     depth = rng.uniform(0, 0.04, 2) * size * strength
@@ -121,7 +121,7 @@ def loosen(strokes: Drawing, rng, by: float = 1.0) -> Drawing:
             elif kind < 0.5:
                 bend = rng.normal(0, 0.3) + (kind > 0.42) * rng.uniform(-2.4, 2.4)
                 step = stroke[-1] - part(stroke, 0.9, 1)[0]
-                step = step / max(np.hypot(*step), 1e-9) @ _rotation(bend)
+                step = step / max(np.hypot(*step), 1e-9) @ rotation(bend)
                 more = step * size * rng.uniform(0.02, 0.12) * by
                 stroke = np.concatenate([stroke, [stroke[-1] + more]])
         middle, grown = stroke.mean(0), np.exp(rng.normal(0, 0.05 * by, 2))
@@ -143,7 +143,8 @@ def part(stroke: np.ndarray, start: float, stop: float) -> np.ndarray:
     return np.concatenate([ends[:1], inside, ends[1:]])
 
 
-def _rotation(angle: float) -> np.ndarray:
+def rotation(angle: float) -> np.ndarray:
+    """The matrix (2, 2) that turns points (n, 2) which stand to its left."""
     cos, sin = np.cos(angle), np.sin(angle)
     return np.array([[cos, sin], [-sin, cos]])
 
@@ -230,32 +231,6 @@ def _scribble(rng, digit_of):
     return [_smooth(rng.uniform(0, 100, (n, 2))) for n in counts]
 
 
-def _lines(rng, digit_of):
-    counts = rng.integers(2, 5, rng.integers(2, 5))
-    return [rng.uniform(0, 100, (n, 2)) for n in counts]
-
-
-def _glyph(rng, digit_of):
-    """A letter of no alphabet: two to four strokes of lines, corners and bows."""
-    drawing = []
-    for _ in range(rng.integers(2, 5)):
-        points = rng.uniform(0, 100, (1, 2))
-        if drawing and rng.random() < 0.75:  # it starts on a stroke that is there
-            points = rng.choice(drawing[rng.integers(len(drawing))], 1)
-        heading = rng.uniform(0, 2 * np.pi)
-        for _ in range(rng.integers(2, 4)):
-            bent = rng.normal(0, 2.5) * (rng.random() < 0.6)
-            along = heading + np.linspace(0, bent, 12)
-            step = np.stack([np.cos(along), np.sin(along)], 1) * rng.uniform(2, 9)
-            points = np.concatenate([points, points[-1] + step.cumsum(0)])
-            heading = along[-1] + rng.uniform(-2.6, 2.6) * (rng.random() < 0.7)
-        drawing.append(points)
-    width, height = np.ptp(np.concatenate(drawing), axis=0)
-    if min(width, height) < 0.55 * max(width, height):  # it might pass for a 1
-        return _glyph(rng, digit_of)
-    return drawing
-
-
 def _two(rng, digit_of):
     (first, _), (second, _) = digit_of(range(10)), digit_of(range(10))
     beside = int(rng.random() < 0.2)  # or below
@@ -265,49 +240,22 @@ def _two(rng, digit_of):
     return [*first, *(stroke + shift for stroke in second)]
 
 
-def _turned(rng, digit_of):
-    turn = _rotation(rng.uniform(1.25, 1.9) * rng.choice([-1, 1]))
-    return [stroke @ turn for stroke in digit_of((2, 3, 4, 5, 7))[0]]
-
-
-def _piece(rng, digit_of):
-    strokes, digit = digit_of((0, 2, 7))
-    start, stop = {0: (0, 0.7), 2: (0.5, 1), 7: (0, 0.45)}[digit]
-    return [part(strokes[0], start, stop)]
-
-
-def _scrambled(rng, digit_of):
-    pieces = []
-    for stroke in digit_of((0, 2, 3, 4, 5, 6, 8, 9))[0]:
-        cut = rng.uniform(0.3, 0.7)
-        for piece in (part(stroke, 0, cut), part(stroke, cut, 1)):
-            middle = piece.mean(0)
-            turned = (piece - middle) @ _rotation(rng.uniform(0.8, 5.4))
-            pieces.append(turned + middle + rng.normal(0, 18, 2))
-    return pieces
-
-
 def _mirrored(rng, digit_of):
     return [stroke * (-1, 1) for stroke in digit_of((3, 6, 9))[0]]
 
 
-# On other marks and mirrored digits the network is judged; the others it learns.
+# tools/make_model.py knows more kinds, and says which of them the network learns.
 NO_DIGIT = {book: partial(_other, book) for book in OTHERS if book != "about"} | {
     "scribbles": _scribble,
-    "lines": _lines,
-    "glyphs": _glyph,
     "two digits": _two,
-    "turned digits": _turned,
-    "pieces": _piece,
-    "scrambled digits": _scrambled,
     "mirrored digits": _mirrored,
 }
 
 
-def no_digit_images(n: int, seed: int, kinds: dict, pens=None) -> np.ndarray:
+def no_digit_images(n: int, seed: int, kinds, pens=None, known=NO_DIGIT) -> np.ndarray:
     """n drawings that show no digit, uint8 (n, 28, 28), warped, with all pens.
 
-    kinds: {key of NO_DIGIT: its share}. pens: PenDigits; half of the digits that are
+    kinds: {key of known: its share}. pens: PenDigits; half of the digits that are
     spoilt come from them, the rest, or all, from the scripted hand.
     """
     rng, images = np.random.default_rng(seed), []
@@ -321,6 +269,6 @@ def no_digit_images(n: int, seed: int, kinds: dict, pens=None) -> np.ndarray:
 
     shares = np.array(list(kinds.values())) / sum(kinds.values())
     for kind in rng.choice(list(kinds), n, p=shares):
-        strokes = warp(loosen(NO_DIGIT[kind](rng, digit_of), rng), rng, 0.7)
+        strokes = warp(loosen(known[kind](rng, digit_of), rng), rng, 0.7)
         images.append(draw(strokes, rng, wide=True))
     return np.stack(images)

@@ -81,16 +81,11 @@ def test_the_card_tells_where_a_network_comes_from(path, digits):
 
 
 def test_the_hash_sees_card_names_types_and_shapes_in_any_order():
-    a, b = torch.zeros(2, 3), torch.ones(2)
-    hashes = [
-        checkpoint._sha256({"a": a, "b": b}, "card"),
-        checkpoint._sha256({"a": a, "b": b}, "another"),
-        checkpoint._sha256({"a": a, "c": b}, "card"),
-        checkpoint._sha256({"a": a.reshape(3, 2), "b": b}, "card"),
-        checkpoint._sha256({"a": a.view(torch.int32), "b": b}, "card"),
-    ]
-    assert len(set(hashes)) == 5
-    assert checkpoint._sha256({"b": b, "a": a}, "card") == hashes[0]
+    a, b, hash_of = torch.zeros(2, 3), torch.ones(2), checkpoint._sha256
+    others = {"a": a, "c": b}, {"a": a.reshape(3, 2), "b": b}, {"a": a.int(), "b": b}
+    hashes = {hash_of({"a": a, "b": b}, text) for text in ("card", "another")}
+    hashes |= {hash_of(other, "card") for other in others}
+    assert len(hashes) == 5 and hash_of({"b": b, "a": a}, "card") in hashes
 
 
 # --- files that cannot be trusted ---------------------------------------------------
@@ -166,10 +161,8 @@ def forge(path, weights=None, **change):
     "change, match",
     [
         ({"network": "MLP"}, "Missing key.*4.weight"),
-        ({"network": ["Linear"]}, "unhashable"),
         ({"network": None}, "no network None"),
         ({"arguments": {"width": 3}}, "Linear cannot be built with {'width': 3}"),
-        ({"network": "MLP", "arguments": {"hidden": -3}}, "negative"),
         ({"normalization": {"mean": 0.5}}, f"0.5.*mean {MEAN}, std {STD}.*Train it"),
         ({"weights": {"1.bias": torch.zeros(11)}}, "size mismatch"),
     ],

@@ -9,7 +9,7 @@ import torch
 
 from mnistlab import checks, data
 from mnistlab.checks import CAUSES, MEASURED, SERIOUS, STATISTICS, Drift, Reference
-from mnistlab.evaluation import predict_logits
+from mnistlab.faults import invert
 from mnistlab.preprocess import (
     INK,
     MEAN,
@@ -35,10 +35,6 @@ def reference(classifier):
 def unseen():
     """200 digits of the scripted hand that nothing was measured on."""
     return hand_images(200, seed=2)
-
-
-def invert(image):
-    return 255 - image
 
 
 # --- the statistics and their bounds ------------------------------------------------
@@ -86,14 +82,10 @@ def test_bounds_come_from_the_training_images(unseen):
     reference = Reference.measured_on(inputs, logits, "these", least_spread=2)
     found = checks.measure(inputs)
     expected = {name: np.quantile(found[name], [0.0005, 0.9995]) for name in MEASURED}
-    expected |= {
-        "peak": (INK / 255, 1e9),
-        "spread": (2, 1e9),
-        "lowest": (found["lowest"].min() - 0.01, 1),
-        "highest": (0, found["highest"].max() + 0.01),
-        "border": (0, 0.5),
-        "paper": (-0.02, found["paper"].max() + 0.02),
-    }
+    expected |= {"peak": (INK / 255, 1e9), "border": (0, 0.5), "spread": (2, 1e9)}
+    expected["lowest"] = found["lowest"].min() - 0.01, 1
+    expected["highest"] = 0, found["highest"].max() + 0.01
+    expected["paper"] = -0.02, found["paper"].max() + 0.02
     assert set(reference.bounds) == set(expected)
     for name, bounds in expected.items():
         assert reference.bounds[name] == pytest.approx(bounds), name
@@ -208,7 +200,6 @@ def test_an_alarm_says_what_is_allowed_and_what_was_measured(reference):
 def test_an_inversion_is_named_where_it_happens(reference):
     """Between crop and centring no paper is left: there only golden drawings help."""
     for canvas, pipeline, stage in (
-        (CANVAS, (invert, *MNIST_PIPELINE), "invert"),
         (CANVAS, (*MNIST_PIPELINE[:3], invert, normalize), "normalize"),
         (CANVAS, (invert, *NAIVE_PIPELINE), "invert"),
         (CANVAS, (resize_28x28, invert, normalize), "normalize"),
@@ -253,31 +244,14 @@ def test_drift_counts_in_standard_errors(reference):
     assert reference.drift(np.ones(5), np.ones(5)).n == 5
 
 
-def test_drift_rings_rarely_for_own_data_and_always_for_inverted(classifier):
-    own, rng = hand_images(300, seed=1).images, np.random.default_rng(0)
-
-    def alarms(images):
-        inputs = normalize(images)
-        means = inputs.mean((1, 2))
-        energies = checks.energy(predict_logits(classifier.model, inputs))
-        chosen = [rng.choice(len(images), 5, replace=False) for _ in range(300)]
-        windows = [classifier.reference.drift(means[c], energies[c]) for c in chosen]
-        return np.mean(["unlike" in str(drift) for drift in windows])
-
-    assert alarms(own) <= 0.02
-    assert alarms(255 - own[:100]) == 1
-
-
 # --- the card -----------------------------------------------------------------------
 
 
-def test_a_reference_survives_its_card_as_strict_json(reference):
-    text = json.dumps(asdict(reference), allow_nan=False)
+def test_a_reference_survives_its_card_and_that_of_another_version_is_refused(
+    reference,
+):
+    text, bounds = json.dumps(asdict(reference), allow_nan=False), reference.bounds
     assert Reference.from_card(json.loads(text)) == reference
-
-
-def test_a_card_of_another_version_is_refused(reference):
-    bounds = reference.bounds
     for other in {**bounds, "median": [0, 1]}, {"pen_px": bounds["pen_px"]}:
         with pytest.raises(ValueError, match="(median|ink).*Train the checkpoint anew"):
             Reference.from_card({**asdict(reference), "bounds": other})

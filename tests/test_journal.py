@@ -113,14 +113,10 @@ def test_a_row_says_what_was_seen(journal):
     assert len(journal) == 2 and journal.report().accuracy == 1, "it was corrected"
 
 
-@pytest.mark.parametrize("label", [10, -1, "3", 2.5])
-def test_a_label_that_is_no_digit_is_refused(journal, label):
-    with pytest.raises(ValueError, match="no digit"):
-        keep(journal, label)
-    assert not journal.path.exists()
-
-
-def test_strokes_that_cannot_be_drawn_and_a_row_that_never_was_are_refused(journal):
+def test_what_cannot_be_is_refused_and_nothing_is_kept(journal):
+    for label in 10, -1, "3", 2.5:
+        with pytest.raises(ValueError, match="no digit"):
+            keep(journal, label)
     with pytest.raises(ValueError, match="stroke 0"):
         journal.record([np.array([[np.nan, 1]])], EMPTY, said(1))
     assert not journal.path.exists()
@@ -129,28 +125,26 @@ def test_strokes_that_cannot_be_drawn_and_a_row_that_never_was_are_refused(journ
     assert len(journal) == 0
 
 
-@pytest.mark.parametrize(
-    "column, value",
-    [
-        *(("predicted", 42), ("predicted", "seven"), ("confidence", "high")),
-        *(("energy", b"\x00"), ("strokes", "[[["), ("strokes", "[" * 100_000)),
-        *(("strokes", '{"a": 1}'), ("strokes", "[[[NaN, 1]]]"), ("strokes", b"\xff")),
-    ],
-)
-def test_a_row_that_says_something_impossible_is_named_and_left_out(
-    journal, column, value
-):
+IMPOSSIBLE = {
+    "predicted": (42, "seven"),
+    "confidence": ("high", b"\x00"),
+    "strokes": ("[[[", "[" * 100_000, '{"a": 1}', "[[[NaN, 1]]]", b"\xff"),
+}
+
+
+@pytest.mark.parametrize("column", IMPOSSIBLE)
+def test_a_row_that_says_something_impossible_is_named_and_left_out(journal, column):
     for label in range(3):
         keep(journal, label, label)
-    sql(journal, (f"UPDATE drawings SET {column} = ? WHERE id = 2", [value]))
-    if column == "strokes":
-        back = journal.drawings()
-        assert back.labels.tolist() == [0, 2] and "row 2 cannot" in back.source
-    else:
-        report = journal.report()
-        assert report.n == report.labelled == 2 and len(report.skipped) == 1
-        assert "row 2 cannot be read" in str(report)
-    keep(journal)
+    for value in IMPOSSIBLE[column]:
+        sql(journal, (f"UPDATE drawings SET {column} = ? WHERE id = 2", [value]))
+        if column == "strokes":
+            back = journal.drawings()
+            assert back.labels.tolist() == [0, 2] and "row 2 cannot" in back.source
+        else:
+            report = journal.report()
+            assert report.n == report.labelled == 2 and len(report.skipped) == 1
+            assert "row 2 cannot be read" in str(report)
 
 
 def test_a_saving_and_its_report_take_as_long_at_a_hundred_thousand(journal):
@@ -169,20 +163,11 @@ def test_a_saving_and_its_report_take_as_long_at_a_hundred_thousand(journal):
     assert min(seconds() for _ in range(9)) < few + 0.05, "all rows take a second"
 
 
-def test_a_power_cut_loses_nothing_either(journal, monkeypatch):
+def test_a_power_cut_loses_nothing_either(journal):
     """In WAL mode a commit is on the disk only if synchronous is FULL (2)."""
-    told, connect = [], sqlite3.connect
-
-    def spying(*arguments, **options):
-        connection = connect(*arguments, **options)
-        connection.set_trace_callback(told.append)
-        return connection
-
-    monkeypatch.setattr("mnistlab.journal.sqlite3.connect", spying)
-    keep(journal)
-    assert any("INSERT" in statement for statement in told)
-    assert not any("synchronous" in statement.lower() for statement in told)
-    assert sql(journal, ["PRAGMA synchronous"]) == [(2,)], "SQLite's own default"
+    for _ in range(2):  # the one that makes the file, and one later
+        with journal._open(to_write=True) as connection:
+            assert connection.execute("PRAGMA synchronous").fetchall() == [(2,)]
 
 
 def test_a_locked_journal_is_waited_for_and_then_says_so(journal, monkeypatch):
@@ -240,18 +225,14 @@ def test_another_programs_database_gets_no_table_of_ours(tmp_path, theirs, versi
     assert path.read_bytes() == before
 
 
-@pytest.mark.parametrize("damage", ["text", "flipped bytes", "no table"])
+@pytest.mark.parametrize("damage", ["text", "no table"])
 def test_a_damaged_journal_is_left_alone_and_named(journal, damage):
     keep(journal)
-    content = bytearray(journal.path.read_bytes())
     if damage == "no table":
         sql(journal, ["DROP TABLE drawings"], ["PRAGMA wal_checkpoint"])
-        content = journal.path.read_bytes()
-    elif damage == "text":
-        content[:] = b"these are not the digits you look for" * 50
     else:
-        content[100:] = b"\xff" * (len(content) - 100)
-    journal.path.write_bytes(content)
+        journal.path.write_bytes(b"these are not the digits you look for" * 50)
+    content = journal.path.read_bytes()
     for use in journal.drawings, journal.report, partial(keep, journal):
         with pytest.raises(JournalError, match="move it away"):
             use()

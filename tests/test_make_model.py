@@ -15,7 +15,7 @@ from mnistlab.evaluation import evaluate, predict_logits, softmax
 from mnistlab.models import FastCNN
 from mnistlab.pendigits import PenDigits
 from mnistlab.preprocess import normalize
-from mnistlab.synthetic import NO_DIGIT, hand_images, handwrite, pen_images
+from mnistlab.synthetic import hand_images, handwrite, pen_images
 
 SCRIPT = Path(__file__).parents[1] / "tools" / "make_model.py"
 FEW = {"epochs": 2, "hand_digits": 40, "no_digits": 20, "then_pen_copies": 2}
@@ -92,9 +92,9 @@ def test_the_estimate_is_by_writer_and_of_kinds_that_were_not_learnt(script, est
         assert figures["n_writers"] == len(shares) == 30
     assert json.loads(script.ESTIMATE.read_text())["refused"] == estimated["refused"]
     first, later = set(script.LEARNT), set(script.LEARNT_LATER)
-    assert first < later < set(NO_DIGIT) < set(estimated["refused"])
+    assert first < later < set(script.KINDS) < set(estimated["refused"])
     assert not set(script.JUDGED) & first
-    assert set(NO_DIGIT) - later == {"other marks", "mirrored digits"}
+    assert set(script.KINDS) - later == {"other marks", "mirrored digits"}
 
 
 def test_the_shipped_network_learns_from_everybody_and_its_card_says_how_it_does(

@@ -105,6 +105,8 @@ def assert_seen(pad):
 def test_a_blank_pad_asks_for_a_digit_and_no_network(pad, classifier):
     assert "Draw a digit" in pad._answer.value and labels(pad) == [("correct", "")]
     assert classifier.asked == []
+    text = pad._repr_mimebundle_()["text/plain"]  # where widgets cannot be shown
+    assert text == repr(pad) and "draw" in text
     shown = pictures(pad._stages)
     assert len(shown) == 4 and not any(picture.any() for picture in shown.values())
 
@@ -238,23 +240,19 @@ def test_a_real_network_answers_as_if_called_and_shows_its_first_filters():
     classifier = Classifier(build("DigitCNN").eval())
     pad = Pad(classifier, fault=FAULT)
     pad._switch.value = "both"
-    for digit in range(10):
-        pad.example(digit)
-        direct = classifier(rasterize(pad.sketch.strokes))
-        wrong = classifier.with_pipeline(FAULT)(rasterize(pad.sketch.strokes))
-        np.testing.assert_array_equal(pad.prediction.logits, direct.logits)
-        np.testing.assert_array_equal(pad.faulty.logits, wrong.logits)
-        said = [("correct", str(direct.label)), ("faulty", str(wrong.label))]
-        assert labels(pad) == said
+    pad.example(9)
     nine = pad.sketch.strokes
+    wrong = classifier.with_pipeline(FAULT)
+    for said, direct in (pad.prediction, classifier), (pad.faulty, wrong):
+        np.testing.assert_array_equal(said.logits, direct(rasterize(nine)).logits)
+    assert labels(pad)[0] == ("correct", str(pad.prediction.label))
     pad.example(9)
     assert pad.sketch.strokes != nine, "each time another one"
     assert pad._inside.value == ""
     pad._open.value = True
-    direct = pad.prediction
     picture = pictures(pad._inside)["32 feature maps"]
     with torch.inference_mode():
-        maps = torch.from_numpy(direct.stages[-1].image)[None, None]
+        maps = torch.from_numpy(pad.prediction.stages[-1].image)[None, None]
         for layer in list(classifier.model)[:4]:
             maps = layer(maps)
     assert picture.shape == (4 * 16, 8 * 16)
@@ -412,16 +410,15 @@ def test_a_label_keeps_what_was_seen_and_a_second_one_corrects_it(pad, monkeypat
     assert pad.journal.drawings().labels.tolist() == [7]
 
 
-def test_a_journal_in_trouble_is_said_and_drawing_goes_on(pad, caplog):
+def test_a_journal_or_a_draft_in_trouble_is_said_and_drawing_goes_on(
+    pad, classifier, tmp_path, caplog
+):
     pad.journal.path.write_bytes(b"no journal" * 1000)
     stroke(pad, *ONE)
     pad.save(2)
     assert "JournalError" in status(pad) and "What to do" in status(pad)
     stroke(pad, (40, 40))
     assert labels(pad) == [("correct", "1")] and status(pad) == ""
-
-
-def test_a_draft_in_trouble_is_said_and_drawing_goes_on(classifier, tmp_path, caplog):
     (tmp_path / "file").write_text("in the way")
     assert "holds no drawing" in status(Pad(classifier, draft=tmp_path / "file"))
     pad = Pad(classifier, draft=tmp_path / "file" / "draft.json")
@@ -464,11 +461,6 @@ def test_a_page_that_connects_is_sent_the_whole_drawing_after_a_detour(
     ids = pad._surface.spare.model_id, canvas.model_id
     assert canvases == [[f"IPY_MODEL_{one}"] for one in ids]
     assert not manager._caching
-
-
-def test_a_pad_shows_as_text_where_widgets_cannot(pad):
-    assert pad._repr_mimebundle_()["text/plain"] == repr(pad)
-    assert "draw" in repr(pad)
 
 
 # --- in agreement ---------------------------------------------------------------------

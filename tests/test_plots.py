@@ -16,8 +16,6 @@ plt.switch_backend("agg")
 SMALL = pd.DataFrame(
     {"n": [10, 10, 300, 300], "name": list("bbaa"), "share": [0.1, 0.3, 0.5, 0.5]}
 )
-
-
 LABELS = np.arange(100) % 10
 LABELS[LABELS == 7] = 1
 GUESSES = LABELS.copy()

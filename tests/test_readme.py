@@ -8,6 +8,7 @@ import re
 from pathlib import Path
 
 from PIL import Image
+from test_doctor import APP
 
 from mnistlab.strokes import rasterize
 from mnistlab.synthetic import handwrite
@@ -46,24 +47,9 @@ def test_the_figures_and_parameters_are_those_of_the_card():
     assert f"{card['parameters']:,} parameters" in text
 
 
-MY_APP = """
-import numpy as np
-import torch
-from mnistlab.checkpoint import ARTIFACTS, load
-from PIL import Image
-
-model = load(ARTIFACTS / "best_model.pt").model
-
-
-def preprocess(picture):
-    small = 255 - np.array(Image.open(picture).convert("L").resize((28, 28)), float)
-    return torch.tensor((small / 255 - 0.1307) / 0.3081).float()[None, None]
-"""
-
-
 def test_the_example_finds_the_fault_of_the_story(tmp_path, monkeypatch, capsys):
     code = re.search(r"```python\n(.*?)```", README.read_text(), re.DOTALL)[1]
-    (tmp_path / "my_app.py").write_text(MY_APP)
+    (tmp_path / "my_app.py").write_text(APP)
     (tmp_path / "my_pictures").mkdir()
     for digit in range(10):
         canvas = Image.fromarray(rasterize(handwrite(digit, seed=digit)))

@@ -29,7 +29,14 @@ from mnistlab.evaluation import Report, evaluate, predict_logits
 from mnistlab.models import DigitCNN, Network
 from mnistlab.pendigits import PenDigits, load_pens
 from mnistlab.preprocess import MNIST_PIPELINE, NAIVE_PIPELINE, normalize
-from mnistlab.synthetic import hand_images, no_digit_images, pen_images
+from mnistlab.synthetic import (
+    NO_DIGIT,
+    hand_images,
+    no_digit_images,
+    part,
+    pen_images,
+    rotation,
+)
 from mnistlab.training import History, fit, random_affine
 
 BEST = checkpoint.ARTIFACTS / "best_model.pt"
@@ -71,10 +78,65 @@ NOT_GOOD_AT = (
 )
 
 
+# --- what is no digit, beside the kinds that the notebooks show ----------------------
+
+
+def lines(rng, digit_of):
+    counts = rng.integers(2, 5, rng.integers(2, 5))
+    return [rng.uniform(0, 100, (n, 2)) for n in counts]
+
+
+def glyph(rng, digit_of):
+    """A letter of no alphabet: two to four strokes of lines, corners and bows."""
+    drawing = []
+    for _ in range(rng.integers(2, 5)):
+        points = rng.uniform(0, 100, (1, 2))
+        if drawing and rng.random() < 0.75:  # it starts on a stroke that is there
+            points = rng.choice(drawing[rng.integers(len(drawing))], 1)
+        heading = rng.uniform(0, 2 * np.pi)
+        for _ in range(rng.integers(2, 4)):
+            bent = rng.normal(0, 2.5) * (rng.random() < 0.6)
+            along = heading + np.linspace(0, bent, 12)
+            step = np.stack([np.cos(along), np.sin(along)], 1) * rng.uniform(2, 9)
+            points = np.concatenate([points, points[-1] + step.cumsum(0)])
+            heading = along[-1] + rng.uniform(-2.6, 2.6) * (rng.random() < 0.7)
+        drawing.append(points)
+    width, height = np.ptp(np.concatenate(drawing), axis=0)
+    if min(width, height) < 0.55 * max(width, height):  # it might pass for a 1
+        return glyph(rng, digit_of)
+    return drawing
+
+
+def turned(rng, digit_of):
+    turn = rotation(rng.uniform(1.25, 1.9) * rng.choice([-1, 1]))
+    return [stroke @ turn for stroke in digit_of((2, 3, 4, 5, 7))[0]]
+
+
+def piece(rng, digit_of):
+    strokes, digit = digit_of((0, 2, 7))
+    start, stop = {0: (0, 0.7), 2: (0.5, 1), 7: (0, 0.45)}[digit]
+    return [part(strokes[0], start, stop)]
+
+
+def scrambled(rng, digit_of):
+    pieces = []
+    for stroke in digit_of((0, 2, 3, 4, 5, 6, 8, 9))[0]:
+        cut = rng.uniform(0.3, 0.7)
+        for one in (part(stroke, 0, cut), part(stroke, cut, 1)):
+            middle = one.mean(0)
+            moved = (one - middle) @ rotation(rng.uniform(0.8, 5.4))
+            pieces.append(moved + middle + rng.normal(0, 18, 2))
+    return pieces
+
+
+MORE = {"lines": lines, "glyphs": glyph, "turned digits": turned, "pieces": piece}
+KINDS = NO_DIGIT | MORE | {"scrambled digits": scrambled}
+
+
 def without_pens(digits: Data, seed: int) -> tuple[Network, History]:
     """The first stage: a network that has seen no recorded pen."""
     hand = hand_images(SETTINGS["hand_digits"], seed + 1, wide=True)
-    others = no_digit_images(SETTINGS["no_digits"], seed + 2, LEARNT)
+    others = no_digit_images(SETTINGS["no_digits"], seed + 2, LEARNT, known=KINDS)
     train = join(digits.train, hand)
     torch.manual_seed(seed)
     model = DigitCNN()
@@ -120,7 +182,9 @@ def for_second_stage(digits: Data, pens: PenDigits, seed: int):
             strength=1.0,
             other_forms=SETTINGS["then_other_forms"],
         ),
-        no_digit_images(SETTINGS["then_no_digits"], seed + 5, LEARNT_LATER),
+        no_digit_images(
+            SETTINGS["then_no_digits"], seed + 5, LEARNT_LATER, known=KINDS
+        ),
     )
 
 
@@ -173,7 +237,7 @@ def estimate(seed: int = 0) -> dict:
     start, _ = without_pens(digits, seed)
     drawn = pen_images(pens, seed + 10)
     kinds = {
-        kind: no_digit_images(N_OF_A_KIND, seed + 11, {kind: 1.0}, pens)
+        kind: no_digit_images(N_OF_A_KIND, seed + 11, {kind: 1.0}, pens, KINDS)
         for kind in dict.fromkeys([*LEARNT_LATER, *JUDGED])
     }
     order = np.random.default_rng(seed).permutation(len(WRITERS)) + 1
