@@ -22,17 +22,15 @@ from mnistlab.strokes import CANVAS_PX
 REPOSITORY = Path(__file__).parents[1]
 CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium")
 TOKEN = "a-token-of-the-tests"
+HOSTS = "app", "lab"  # what tools/serve.py serves
 KERNELS = ".mnistlab-canvas canvas:not(.mnistlab-sheet)"  # the kernel paints it
 SECONDS = 1000  # Playwright counts milliseconds
 NOTEBOOK = """\
-import os
 from mnistlab.classifier import Classifier
 from mnistlab.faults import invert
 from mnistlab.journal import Journal
 from mnistlab.pad import Pad
 from mnistlab.preprocess import MNIST_PIPELINE
-with open("kernel.pid", "w") as file:
-    file.write(str(os.getpid()))
 fault = (invert, *MNIST_PIPELINE)
 journal = Journal("journal.sqlite")
 pad = Pad(Classifier.load(), fault=fault, journal=journal, draft="draft.json")
@@ -50,6 +48,13 @@ def write_notebook(folder, *sources):
     write(notebook, folder / "pad.ipynb")
 
 
+def write_setting(folder, plugin, name, said):
+    """What JupyterLab, served from this folder, finds as its user's setting."""
+    user = folder / "jupyter/lab/user-settings/@jupyterlab/apputils-extension"
+    user.mkdir(parents=True, exist_ok=True)
+    (user / f"{plugin}.jupyterlab-settings").write_text(json.dumps({name: said}))
+
+
 def free_port():
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -57,19 +62,10 @@ def free_port():
 
 
 @contextmanager
-def serve(kind, folder, *options, comms="perCommTarget", token=TOKEN, port=None):
-    """Serve folder/pad.ipynb by tools/serve.py; yield its address.
-
-    comms: JupyterLab's setting commsOverSubshells, by default its own default.
-    """
+def serve(kind, folder, *options, token=TOKEN, port=None):
+    """Serve folder/pad.ipynb by tools/serve.py; yield its address."""
     settings, port = folder / "jupyter", port or free_port()
-    user = settings / "lab/user-settings/@jupyterlab/apputils-extension"
-    user.mkdir(parents=True, exist_ok=True)
-    for name, said in {
-        "notification": {"fetchNews": "false", "checkForUpdates": False},
-        "kernels-settings": {"commsOverSubshells": comms},
-    }.items():
-        (user / f"{name}.jupyterlab-settings").write_text(json.dumps(said))
+    write_setting(folder, "notification", "fetchNews", "false")  # not even asked
     own = "JUPYTER_CONFIG_DIR JUPYTER_DATA_DIR JUPYTER_RUNTIME_DIR IPYTHONDIR".split()
     environment = dict(os.environ, PYTHONPATH=str(REPOSITORY))
     environment |= dict.fromkeys(own, str(settings))
@@ -165,6 +161,12 @@ class PadPage:
                 .getContext("2d").getImageData(0, 0, 9, 9).data[3] === 255"""
         )
 
+    def reload(self):
+        if self.kind == "lab":
+            self.page.evaluate("() => jupyterapp.commands.execute('docmanager:save')")
+        self.page.reload()
+        self.wait_until_painted()
+
     def wait_for(self, script, argument=None):
         self.page.wait_for_function(script, arg=argument)
 
@@ -180,7 +182,10 @@ class PadPage:
         self.press(f"{digit}", ".mnistlab-seen .mnistlab-digits")
 
     def reset(self):
+        self.page.emulate_media(color_scheme="light", forced_colors="none")
         self.page.get_by_label("correct").first.check()
+        for name in "Numbers", "Look inside":
+            self.page.get_by_label(name).first.uncheck()
         self.press("Clear")
         self.wait_for_strokes(0)
         self.wait_for_ink(0, "===")

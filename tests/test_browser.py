@@ -6,8 +6,9 @@ Nothing here sleeps and no picture decides: a test waits for text, or counts pix
 import os
 import re
 import signal
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from itertools import pairwise
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -20,7 +21,7 @@ from mnistlab.synthetic import NO_DIGIT, handwrite
 pytest.importorskip("playwright", exc_type=ImportError)
 import pad_page  # noqa: E402
 from axe_playwright_python.sync_playwright import Axe  # noqa: E402
-from pad_page import NOTEBOOK, SECONDS, PadPage, write_notebook  # noqa: E402
+from pad_page import HOSTS, NOTEBOOK, SECONDS, PadPage, write_notebook, write_setting  # noqa: E402
 
 pytestmark = [
     pytest.mark.browser,
@@ -37,37 +38,88 @@ def browser():
         yield found
 
 
-@pytest.fixture(scope="module", params=["app", "lab"])
+# Each host has a process of its own: make test runs the two side by side.
+APP, LAB = (pytest.param(one, marks=pytest.mark.xdist_group(one)) for one in HOSTS)
+on_app, on_lab = (
+    pytest.mark.parametrize("server", [one], indirect=True) for one in (APP, LAB)
+)
+
+
+@pytest.fixture(scope="module", params=[APP, LAB])
 def server(request, tmp_path_factory):
-    folder = tmp_path_factory.mktemp(request.param)
-    write_notebook(folder, NOTEBOOK, "pad")  # and a second view of it
-    with pad_page.serve(request.param, folder) as address:
-        yield request.param, address, folder
+    """A host of the pad, for all tests: address, folder, stop() and start() again."""
+    folder, kind = tmp_path_factory.mktemp(request.param), request.param
+    write_notebook(folder, NOTEBOOK, SECOND_VIEW)
+    port, up = pad_page.free_port(), ExitStack()
+
+    def start():
+        return up.enter_context(pad_page.serve(kind, folder, port=port))
+
+    with up:
+        how = {"stop": up.close, "start": start, "address": start()}
+        yield SimpleNamespace(kind=kind, folder=folder, **how)
 
 
-@pytest.fixture
-def app(server):
-    if server[0] == "lab":
-        pytest.skip("the same page, and opening it takes long")
-    return server[:2]
+SECOND_VIEW = """\
+import os
+import threading
+def note(_):
+    with open("threads", "a") as file:
+        print(threading.current_thread().name, file=file)
+pad._answer.observe(note, "value")
+pad.widget.add_class(f"pid-{os.getpid()}")
+pad"""
 
 
 @pytest.fixture(scope="module")
 def open_page(server, browser):
     """One page for all tests of a host: opening it takes longer than they do."""
-    kind, address, folder = server
-    with PadPage(browser, kind, address, has_touch=True) as page:
-        page.kernel = int((folder / "kernel.pid").read_text())
+    with PadPage(browser, server.kind, server.address, MOVES, has_touch=True) as page:
+        eight = page.page.locator(".mnistlab-more button", has_text="8").first
+        eight.evaluate("one => one.click()")  # from afar: a mouse would scroll there
+        page.wait_for_ink(3000)
+        page.heights = page.page.evaluate("() => moves.splice(0)")
         yield page
+
+
+@pytest.fixture(scope="module")
+def open_phone(server, browser):
+    with PadPage(browser, server.kind, server.address, **PHONE) as phone:
+        yield phone
+
+
+MOVES = """
+    window.moves = [];
+    const look = () => {
+        const pad = document.querySelector(".mnistlab-pad");  // at first it is empty
+        const now = pad?.getBoundingClientRect().height;
+        if (now && now !== moves.at(-1)) moves.push(now);
+        requestAnimationFrame(look);
+    };
+    look();
+"""
+PHONE = {
+    "viewport": {"width": 390, "height": 844},
+    **{"is_mobile": True, "has_touch": True, "device_scale_factor": 2},
+}
+
+
+def cleared(page):
+    page.reset()
+    yield page
+    assert page.errors == [], "an exception in the page's own scripts"
+    elsewhere = re.compile(r"\w+://(?!127\.0\.0\.1:)").match
+    assert [*filter(elsewhere, page.answered)] == [], "loaded from elsewhere"
 
 
 @pytest.fixture
 def page(open_page):
-    open_page.reset()
-    yield open_page
-    assert open_page.errors == [], "an exception in the page's own scripts"
-    elsewhere = re.compile(r"\w+://(?!127\.0\.0\.1:)").match
-    assert [*filter(elsewhere, open_page.answered)] == [], "loaded from elsewhere"
+    yield from cleared(open_page)
+
+
+@pytest.fixture
+def phone(open_phone):
+    yield from cleared(open_phone)
 
 
 # --- the pen --------------------------------------------------------------------------
@@ -219,37 +271,39 @@ def test_a_wider_brush_redraws_what_is_there_in_every_view(page):
     page.wait_for(both)
 
 
-NOTE_THREADS = """
-import threading
-_update = Pad._update
-def noted(self):
-    with open("threads", "a") as file:
-        print(threading.current_thread().name, file=file)
-    return _update(self)
-Pad._update = noted
-pad = """
+@pytest.fixture
+def quiet_page(server, browser):
+    """Another page of JupyterLab, whose widgets are called on the kernel's own thread.
+
+    It runs all cells anew, so its pad is another one.
+    """
+    setting = "kernels-settings", "commsOverSubshells"
+    write_setting(server.folder, *setting, "disabled")
+    with PadPage(browser, server.kind, server.address) as page:
+        write_setting(server.folder, *setting, "perCommTarget")  # the default
+        page.reset()
+        yield page
 
 
-@pytest.mark.parametrize("comms", ["disabled", "perCommTarget"])
-def test_whatever_thread_jupyterlab_calls_on_the_pad_is_right(browser, tmp_path, comms):
-    write_notebook(tmp_path, NOTEBOOK.replace("\npad = ", NOTE_THREADS))
-    with (
-        pad_page.serve("lab", tmp_path, comms=comms) as address,
-        PadPage(browser, "lab", address) as page,
-    ):
-        for count in range(1, 5):
-            path = "correct" if count % 2 else "faulty"
-            page.page.get_by_label(path).first.check()
-            page.draw((60, 60), (220, 60 * count))
-            page.wait_for_strokes(count)
-            page.page.wait_for_selector(f'.answer[data-path="{path}"]')
-        page.press("Undo")
-        page.wait_for_strokes(3)
-        page.label_as(4)
-        page.page.wait_for_selector(".kept")
-    assert len(Journal(tmp_path / "journal.sqlite").drawings().strokes[0]) == 3
-    threads = set((tmp_path / "threads").read_text().split())
-    assert (threads == {"MainThread"}) == (comms == "disabled"), threads
+@on_lab
+@pytest.mark.parametrize("where", ["page", "quiet_page"])
+def test_whatever_thread_jupyterlab_calls_on_the_pad_is_right(server, request, where):
+    page = request.getfixturevalue(where)
+    noted = server.folder / "threads"
+    noted.unlink()
+    for count in range(1, 5):
+        path = "correct" if count % 2 else "faulty"
+        page.page.get_by_label(path).first.check()
+        page.draw((60, 60), (220, 60 * count))
+        page.wait_for_strokes(count)
+        page.page.wait_for_selector(f'.answer[data-path="{path}"]')
+    page.press("Undo")
+    page.wait_for_strokes(3)
+    page.label_as(4)
+    page.page.wait_for_selector(".kept")
+    assert len(Journal(server.folder / "journal.sqlite").drawings().strokes[-1]) == 3
+    threads = set(noted.read_text().split())
+    assert (threads == {"MainThread"}) == (where == "quiet_page"), threads
 
 
 # --- seeing ---------------------------------------------------------------------------
@@ -291,7 +345,7 @@ def test_a_scribble_a_star_and_a_letter_are_no_digit(page):
 
 
 def test_a_label_lands_in_the_journal_and_is_confirmed_beside_its_button(page, server):
-    journal = Journal(server[2] / "journal.sqlite")
+    journal = Journal(server.folder / "journal.sqlite")
     before = len(journal)
     drawn = [[(60, 40), (50.5, 150), (210, 150)], [(160, 60), (150, 240)]]
     page.replay(drawn)
@@ -322,14 +376,20 @@ def test_a_press_that_changes_nothing_is_answered_too(page):
     assert page.page.evaluate("() => !window.late")
 
 
+def send(page, signal):
+    """Send a signal to the kernel behind a page."""
+    names = page.page.locator(".mnistlab-pad").first.get_attribute("class")
+    os.kill(int(re.search(r"pid-(\d+)", names)[1]), signal)
+
+
 @contextmanager
 def frozen(page):
     """A kernel that hears nothing: busy with something else, for all the page knows."""
-    os.kill(page.kernel, signal.SIGSTOP)
+    send(page, signal.SIGSTOP)
     try:
         yield
     finally:
-        os.kill(page.kernel, signal.SIGCONT)
+        send(page, signal.SIGCONT)
 
 
 def test_a_busy_kernel_is_said_at_once_and_gets_what_was_drawn_meanwhile(page):
@@ -356,79 +416,75 @@ def test_a_busy_kernel_is_said_at_once_and_gets_what_was_drawn_meanwhile(page):
     page.wait_for_a_clear_sheet()
 
 
-PHONE = {
-    "viewport": {"width": 390, "height": 844},
-    **{"is_mobile": True, "has_touch": True, "device_scale_factor": 2},
-}
-
-
-def test_on_a_narrow_screen_canvas_and_answer_are_seen_together(app, browser):
-    with PadPage(browser, *app, **PHONE) as phone:
-        canvas = phone.canvas.bounding_box()
-        assert canvas["width"] > 320 and canvas["y"] < 250
-        assert phone.canvas.evaluate("one => one.width") >= 1.5 * canvas["width"]
-        phone.page.mouse.wheel(0, 60)
-        phone.press("Clear")
-        zigzag = [(60 + 150 * (at % 2), 40 + 8 * at) for at in range(24)]
-        for at, point in enumerate(zigzag):  # a scribble on a page that was scrolled
-            phone.touch("touchMove" if at else "touchStart", point)
-        phone.touch("touchEnd")
-        phone.wait_for_strokes(1)
-        middles = [np.mean(pair, axis=0).tolist() for pair in pairwise(zigzag)]
-        assert phone.pixels(*middles) == [True] * 23
-        phone.press("3", ".mnistlab-more")
-        bars = '.answer[data-label="3"] .bars'
-        bars = phone.page.wait_for_selector(bars).bounding_box()
-        assert bars["y"] + bars["height"] < 844
-        pad = phone.page.locator(".mnistlab-pad").first
-        height = pad.bounding_box()["height"]
-        phone.label_as(3)
-        phone.page.wait_for_selector(".kept")
-        assert pad.bounding_box()["height"] == height, "the confirmation has its place"
-        phone.page.get_by_label("both").first.check()
-        phone.page.wait_for_selector('.way img[alt^="invert"]')
-        for width in 390, 240:
-            phone.page.set_viewport_size({"width": width, "height": 844})
-            phone.wait_for(
-                """width => [
-                    ...document.querySelectorAll(".mnistlab-pad :not(.mnistlab-spoken)")
-                ].every(one => one.getBoundingClientRect().right <= width)""",
-                width,
-            )
+@on_app
+def test_on_a_narrow_screen_canvas_and_answer_are_seen_together(phone):
+    canvas = phone.canvas.bounding_box()
+    assert canvas["width"] > 320 and canvas["y"] < 250
+    assert phone.canvas.evaluate("one => one.width") >= 1.5 * canvas["width"]
+    phone.page.mouse.wheel(0, 60)
+    phone.press("Clear")
+    zigzag = [(60 + 150 * (at % 2), 40 + 8 * at) for at in range(24)]
+    for at, point in enumerate(zigzag):  # a scribble on a page that was scrolled
+        phone.touch("touchMove" if at else "touchStart", point)
+    phone.touch("touchEnd")
+    phone.wait_for_strokes(1)
+    middles = [np.mean(pair, axis=0).tolist() for pair in pairwise(zigzag)]
+    assert phone.pixels(*middles) == [True] * 23
+    phone.press("3", ".mnistlab-more")
+    bars = '.answer[data-label="3"] .bars'
+    bars = phone.page.wait_for_selector(bars).bounding_box()
+    assert bars["y"] + bars["height"] < 844
+    pad = phone.page.locator(".mnistlab-pad").first
+    height = pad.bounding_box()["height"]
+    phone.label_as(3)
+    phone.page.wait_for_selector(".kept")
+    assert pad.bounding_box()["height"] == height, "the confirmation has its place"
+    phone.page.get_by_label("both").first.check()
+    phone.page.wait_for_selector('.way img[alt^="invert"]')
+    for width in 390, 240:
+        phone.page.set_viewport_size({"width": width, "height": 844})
+        phone.wait_for(
+            """width => [
+                ...document.querySelectorAll(".mnistlab-pad :not(.mnistlab-spoken)")
+            ].every(one => one.getBoundingClientRect().right <= width)""",
+            width,
+        )
 
 
 LOOKS = {
-    "light": {},
-    "dark": {"color_scheme": "dark"},
-    "forced": {"forced_colors": "active"},
-    "phone": PHONE,
+    "light": ("page", {}),
+    "dark": ("page", {"color_scheme": "dark"}),
+    "forced": ("page", {"forced_colors": "active"}),
+    "phone": ("phone", {}),
 }
 WCAG = [f"wcag{version}{level}" for version in (2, 21, 22) for level in ("a", "aa")]
 
 
-@pytest.mark.parametrize("how", LOOKS.values(), ids=LOOKS)
-def test_everybody_can_read_and_reach_it(app, browser, how):
-    with PadPage(browser, *app, **how) as seen:
-        for name in "both", "Numbers", "Look inside":
-            seen.page.get_by_label(name).first.check()
-        seen.press("3", ".mnistlab-more")
-        seen.page.wait_for_selector(".inside")
-        seen.label_as(3)
-        seen.page.wait_for_selector(".kept")
-        pad = seen.page.locator(".mnistlab-pad").first
-        spoken = pad.locator(".mnistlab-spoken[role=status]").text_content()
-        assert "correct" in spoken and "faulty" in spoken
-        assert pad.locator(".mnistlab-says[role=status] .kept").count() == 1
-        assert pad.locator(".mnistlab-word[role=alert]").count() == 1
-        if how.get("color_scheme") == "dark":
-            paper = "one => getComputedStyle(one).backgroundColor"
-            for one in seen.page.locator("body"), pad:
-                assert max(map(int, re.findall(r"\d+", one.evaluate(paper)))) < 60
-        assert pad.evaluate(EDGES) == []
-        if how.get("forced_colors") != "active":  # the user's own: nothing to measure
-            only = {"runOnly": WCAG, "resultTypes": ["violations"]}
-            found = Axe().run(seen.page, options=only)
-            assert found.violations_count == 0, found.generate_report()
+@on_app
+@pytest.mark.parametrize("where, media", LOOKS.values(), ids=LOOKS)
+def test_everybody_can_read_and_reach_it(server, request, where, media):
+    seen = request.getfixturevalue(where)
+    seen.page.emulate_media(**media)
+    for name in "both", "Numbers", "Look inside":
+        seen.page.get_by_label(name).first.check()
+    seen.press("3", ".mnistlab-more")
+    seen.page.wait_for_selector(".inside")
+    seen.label_as(3)
+    seen.page.wait_for_selector(".kept")
+    pad = seen.page.locator(".mnistlab-pad").first
+    spoken = pad.locator(".mnistlab-spoken[role=status]").text_content()
+    assert "correct" in spoken and "faulty" in spoken
+    assert pad.locator(".mnistlab-says[role=status] .kept").count() == 1
+    assert pad.locator(".mnistlab-word[role=alert]").count() == 1
+    if "color_scheme" in media:
+        paper = "one => getComputedStyle(one).backgroundColor"
+        for one in seen.page.locator("body"), pad:
+            assert max(map(int, re.findall(r"\d+", one.evaluate(paper)))) < 60
+    assert pad.evaluate(EDGES) == []
+    if "forced_colors" not in media:  # the user's own: nothing to measure
+        only = {"runOnly": WCAG, "resultTypes": ["violations"]}
+        found = Axe().run(seen.page, options=only)
+        assert found.violations_count == 0, found.generate_report()
 
 
 # What axe does not measure: a contrast of 3 of bars and of the edges of controls, and
@@ -461,16 +517,15 @@ EDGES = """pad => {
 }"""
 
 
-def test_every_tab_has_a_drawing_of_its_own(app, browser):
-    with PadPage(browser, *app) as one, PadPage(browser, *app) as two:
-        for count, tab in (1, one), (2, two):
-            for x in range(count):
-                tab.draw((60 + 90 * x, 60), (60 + 90 * x, 220))
-            tab.wait_for_strokes(count)
-        for count, tab in (1, one), (2, two):
-            tab.page.reload()
-            tab.wait_until_painted()
-            tab.wait_for_strokes(count)
+@on_app
+def test_every_tab_has_a_drawing_of_its_own(page, phone):
+    for count, tab in (1, page), (2, phone):
+        for x in range(count):
+            tab.draw((60 + 90 * x, 60), (60 + 90 * x, 220))
+        tab.wait_for_strokes(count)
+    for count, tab in (1, page), (2, phone):
+        tab.reload()
+        tab.wait_for_strokes(count)
 
 
 def test_a_reload_brings_the_drawing_back(page, server):
@@ -478,11 +533,7 @@ def test_a_reload_brings_the_drawing_back(page, server):
     page.wait_for_strokes(1)
     page.wait_for_ink(2000)
     before = page.ink()
-    if page.kind == "lab":
-        page.page.evaluate("() => jupyterapp.commands.execute('docmanager:save')")
-    page.page.reload()
-    page.wait_until_painted()
-    page.kernel = int((server[2] / "kernel.pid").read_text())  # the web page: a new one
+    page.reload()
     page.wait_for_ink(0.98 * before)
     page.draw((220, 60), (60, 220))
     page.wait_for_strokes(2)
@@ -492,63 +543,36 @@ def test_a_reload_brings_the_drawing_back(page, server):
     page.wait_for_strokes(0)
 
 
+@on_app
+def test_a_dead_server_is_named_and_gets_what_was_drawn_when_it_is_back(page, server):
+    page.draw((60, 60), (220, 60))
+    page.wait_for_strokes(1)
+    place = page.canvas.bounding_box()
+    server.stop()
+    page.draw((60, 160), (220, 160))
+    word = page.page.locator(".mnistlab-word", has_text="server has stopped").first
+    word.wait_for()
+    assert "kernel" not in word.text_content() and "reload" in word.text_content()
+    assert page.ink(layer=".mnistlab-sheet") > 2000
+    assert page.canvas.bounding_box() == place
+    server.start()
+    page.reload()
+    page.wait_for_strokes(2)
+    page.wait_for_ink(4000)
+
+
 def test_a_dead_kernel_is_named_and_what_was_drawn_is_kept(page):
-    os.kill(page.kernel, signal.SIGKILL)
+    send(page, signal.SIGKILL)
     page.draw((60, 60), (220, 60))
     word = page.page.locator(".mnistlab-word", has_text=re.compile("stopped|restarted"))
     word.first.wait_for(timeout=60 * SECONDS)
     assert "kernel" in word.first.text_content()
     assert page.ink(layer=".mnistlab-sheet") > 2000
     if page.kind == "app":
-        page.page.reload()
-        page.wait_until_painted()
+        page.reload()
         page.wait_for_strokes(1)
         page.wait_for_ink(2000)
 
 
-def test_a_dead_server_is_named_and_gets_what_was_drawn_when_it_is_back(
-    browser, tmp_path
-):
-    write_notebook(tmp_path, NOTEBOOK)
-    port = pad_page.free_port()
-    with pad_page.serve("app", tmp_path, port=port) as address:
-        page = PadPage(browser, "app", address)
-        page.draw((60, 60), (220, 60))
-        page.wait_for_strokes(1)
-        place = page.canvas.bounding_box()
-    page.draw((60, 160), (220, 160))
-    word = page.page.locator(".mnistlab-word", has_text="server has stopped")
-    word.wait_for()
-    assert "kernel" not in word.text_content() and "reload" in word.text_content()
-    assert page.ink(layer=".mnistlab-sheet") > 2000
-    assert page.canvas.bounding_box() == place
-    with page, pad_page.serve("app", tmp_path, port=port):
-        page.page.reload()
-        page.wait_until_painted()
-        page.wait_for_strokes(2)
-        page.wait_for_ink(4000)
-
-
-def test_the_pad_has_its_place_from_the_first_frame_on(browser, tmp_path):
-    write_notebook(tmp_path, NOTEBOOK)
-    with (
-        pad_page.serve("lab", tmp_path) as address,
-        PadPage(browser, "lab", address, script=MOVES) as page,
-    ):
-        eight = page.page.locator(".mnistlab-more button", has_text="8")
-        eight.evaluate("one => one.click()")  # from afar: a mouse would scroll there
-        page.wait_for_ink(3000)
-        moved = page.page.evaluate("() => window.moves")
-        assert len(moved) == 1, "the pad's height, each time that it is another"
-
-
-MOVES = """
-    window.moves = [];
-    const look = () => {
-        const pad = document.querySelector(".mnistlab-pad");  // at first it is empty
-        const now = pad?.getBoundingClientRect().height;
-        if (now && now !== moves.at(-1)) moves.push(now);
-        requestAnimationFrame(look);
-    };
-    look();
-"""
+def test_the_pad_has_its_place_from_the_first_frame_on(open_page):
+    assert len(open_page.heights) == 1, "the pad's height, each time that it is another"
