@@ -22,7 +22,6 @@ from mnistlab.strokes import CANVAS_PX
 REPOSITORY = Path(__file__).parents[1]
 CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium")
 TOKEN = "a-token-of-the-tests"
-HOSTS = "app", "lab"  # what tools/serve.py serves
 KERNELS = ".mnistlab-canvas canvas:not(.mnistlab-sheet)"  # the kernel paints it
 SECONDS = 1000  # Playwright counts milliseconds
 NOTEBOOK = """\
@@ -212,7 +211,8 @@ class PadPage:
     INK = """canvas => {
         const {width, height} = canvas;
         const pixels = canvas.getContext("2d").getImageData(0, 0, width, height).data;
-        const white = pixels.filter((value, at) => at % 4 === 0 && value > 127).length;
+        let white = 0;
+        for (let at = 0; at < pixels.length; at += 4) white += pixels[at] > 127;
         return white * (280 / width) ** 2;
     }"""
 
@@ -227,14 +227,19 @@ class PadPage:
     def wait_for_a_clear_sheet(self):
         self.wait_for_ink(0, "===", layer=".mnistlab-sheet")
 
+    PIXELS = """(canvas, places) => places.map(place => {
+        const [x, y] = place.map(one => one * canvas.width / 280);
+        return canvas.getContext("2d").getImageData(x, y, 1, 1).data[0] > 127;
+    })"""
+
     def pixels(self, *places):
         """Whether there is ink at these places."""
-        return self.canvas.evaluate(
-            """(canvas, places) => places.map(place => {
-                const [x, y] = place.map(one => one * canvas.width / 280);
-                return canvas.getContext("2d").getImageData(x, y, 1, 1).data[0] > 127;
-            })""",
-            places,
+        return self.canvas.evaluate(self.PIXELS, places)
+
+    def wait_for_pixels(self, *places):
+        canvas = f"document.querySelector('{KERNELS}')"
+        self.wait_for(
+            f"places => ({self.PIXELS})({canvas}, places).every(Boolean)", places
         )
 
     def touch(self, kind, *points):
