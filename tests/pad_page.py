@@ -256,10 +256,9 @@ class PadPage:
             said = {"type": f"mouse{kind}", "x": x, "y": y, **how}
             self._devtools.send("Input.dispatchMouseEvent", said)
 
-    REPLAY = """(sheet, strokes) => {
+    STRIKE = """(sheet, strokes) => {
         const box = sheet.getBoundingClientRect(), scale = box.width / 280;
         const options = {bubbles: true, isPrimary: true, pointerId: 1, buttons: 1};
-        sheet.dispatchEvent(new KeyboardEvent("keydown", {key: "Delete"}));
         const fire = (type, [x, y]) => sheet.dispatchEvent(new PointerEvent(type, {
             clientX: box.left + x * scale, clientY: box.top + y * scale, ...options}));
         for (const points of strokes) {
@@ -269,11 +268,16 @@ class PadPage:
         }
     }"""
 
+    def strike(self, strokes):
+        """Send a drawing from within the page, all at once."""
+        self.sheet.evaluate(self.STRIKE, [np.asarray(s).tolist() for s in strokes])
+
     def replay(self, strokes):
-        """Clear, send a drawing from within the page, and wait for its answer."""
+        """Clear, send a drawing, and wait for its answer."""
         answers = self.page.locator(".answers").first
         before = int(answers.get_attribute("data-update"))
-        self.sheet.evaluate(self.REPLAY, [np.asarray(s).tolist() for s in strokes])
+        self.sheet.press("Delete")
+        self.strike(strokes)
         self.wait_for(
             """([before, count]) => {
                 const seen = document.querySelector(".answers").dataset;

@@ -212,6 +212,17 @@ def test_a_stroke_is_answered_live_and_no_switch_ends_it(page):
     numbers.uncheck()
 
 
+def test_a_live_answer_that_comes_late_is_not_taken_for_the_last(page):
+    page.page.locator(".mnistlab-canvas").first.evaluate(
+        """box => box.addEventListener("touchend", end => end.stopPropagation(),
+            {capture: true, once: true})"""
+    )  # the end of the stroke gets lost
+    page.strike([[(60, 60), (140, 140), (220, 220)]])
+    page.page.wait_for_selector(".answers[data-pen]")
+    page.page.wait_for_selector(".mnistlab-late")
+    assert page.ink(layer=".mnistlab-sheet") > 2000
+
+
 def test_a_thousand_moves_at_once_are_worked_off_together(page):
     angle = np.linspace(0, 40, 5000)
     spiral = 140 + 3 * angle[:, None] * np.stack([np.cos(angle), np.sin(angle)], 1)
