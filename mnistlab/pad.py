@@ -228,13 +228,12 @@ class Pad:
 
     @_event
     def _play(self, film):
-        if film is self._film:
-            self._frame = next(film, None)
-            self._show()
-            if self._frame is None:
-                self._film = None
-            else:
-                _later(FRAME_MS, self._play, film)
+        self._frame = next(film, None)
+        self._show()
+        if self._frame is None:
+            self._film = None
+        else:
+            _later(FRAME_MS, lambda: film is self._film and self._play(film))
 
     @_event
     def save(self, label):

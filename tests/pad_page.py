@@ -182,13 +182,17 @@ class PadPage:
 
     def reset(self):
         self.page.emulate_media(color_scheme="light", forced_colors="none")
-        self.page.get_by_label("correct").first.check()
-        for name in "Numbers", "Look inside":
-            self.page.get_by_label(name).first.uncheck()
-        self.press("Clear")
+        self.page.locator(".mnistlab-pad").first.evaluate(self.RESET)
         self.wait_for_strokes(0)
         self.wait_for_ink(0, "===")
         self.canvas.scroll_into_view_if_needed()
+
+    # By no mouse: each of these moves what is below it, and a click might miss.
+    RESET = """pad => {
+        pad.querySelectorAll("[type=checkbox]:checked").forEach(box => box.click());
+        pad.querySelector("[type=radio]")?.click();
+        pad.querySelectorAll(".mnistlab-tools button")[2].click();
+    }"""
 
     def to_page(self, x, y):
         box = self.canvas.bounding_box()

@@ -76,7 +76,8 @@ def open_page(server, browser):
         eight = page.page.locator(".mnistlab-more button", has_text="8").first
         eight.evaluate("one => one.click()")  # from afar: a mouse would scroll there
         page.wait_for_ink(3000)
-        page.heights = page.page.evaluate("() => moves.splice(0)")
+        done = "const seen = moves; sessionStorage.moved = moves = ''; return seen;"
+        page.heights = page.page.evaluate(f"() => {{ {done} }}")
         yield page
 
 
@@ -87,8 +88,9 @@ def open_phone(server, browser):
 
 
 MOVES = """
-    window.moves = [];
+    window.moves = sessionStorage.moved ?? [];  // not once more after a reload
     const look = () => {
+        if (!moves) return;
         const pad = document.querySelector(".mnistlab-pad");  // at first it is empty
         const now = pad?.getBoundingClientRect().height;
         if (now && now !== moves.at(-1)) moves.push(now);
@@ -499,10 +501,12 @@ def test_everybody_can_read_and_reach_it(server, request, where, media):
     if seen.kind == "lab":
         seen.page.evaluate(DARK)
         seen.wait_for("() => document.body.dataset.jpThemeLight === 'false'")
-    for name in "both", "Numbers", "Look inside":
-        seen.page.get_by_label(name).first.check()
     seen.press("3", ".mnistlab-more")
-    seen.page.wait_for_selector(".inside")
+    invert = '.way img[alt^="invert"]'
+    shown = {"both": invert, "Numbers": ".way small", "Look inside": ".inside"}
+    for name, what in shown.items():
+        seen.page.get_by_label(name).first.check()
+        seen.page.wait_for_selector(what)
     seen.label_as(3)
     seen.page.wait_for_selector(".kept")
     pad = seen.page.locator(".mnistlab-pad").first
