@@ -233,7 +233,12 @@ class Pad:
         if self._frame is None:
             self._film = None
         else:
-            _later(FRAME_MS, lambda: film is self._film and self._play(film))
+            _later(FRAME_MS, self._play_on, film)
+
+    def _play_on(self, film):
+        with _LOCK:
+            if film is self._film:  # else it is over, and so is no event
+                self._play(film)
 
     @_event
     def save(self, label):
