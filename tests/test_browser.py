@@ -612,6 +612,8 @@ def test_a_dead_kernel_is_named_and_what_was_drawn_is_kept(page):
     word.first.wait_for(timeout=60 * SECONDS)
     assert "kernel" in word.first.text_content()
     assert page.ink(layer=".mnistlab-sheet") > 2000
+    if page.kind == "lab":  # may ask the dead one something, and is told so
+        page.errors = [error for error in page.errors if error != "Cannot send"]
     if page.kind == "app":
         page.reload()
         page.wait_for_strokes(1)
