@@ -228,13 +228,17 @@ class Pad:
 
     @_event
     def _play(self, film):
-        if film is self._film:
-            self._frame = next(film, None)
-            self._show()
-            if self._frame is None:
-                self._film = None
-            else:
-                _later(FRAME_MS, self._play, film)
+        self._frame = next(film, None)
+        self._show()
+        if self._frame is None:
+            self._film = None
+        else:
+            _later(FRAME_MS, self._play_on, film)
+
+    def _play_on(self, film):
+        with _LOCK:
+            if film is self._film:  # else it is over, and so is no event
+                self._play(film)
 
     @_event
     def save(self, label):

@@ -1,5 +1,6 @@
 """What several test files need: digits, servers on this machine, no network."""
 
+import re
 import socket
 import threading
 from functools import cache
@@ -17,6 +18,21 @@ from mnistlab.synthetic import hand_images, handwrite
 
 hypothesis.settings.register_profile("any machine", deadline=None)
 hypothesis.settings.load_profile("any machine")
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    """Side by side are files, and of the file with both hosts of the pad each host."""
+    from xdist.scheduler import LoadFileScheduling
+
+    class FilesAndHosts(LoadFileScheduling):
+        def _split_scope(self, nodeid):
+            host = re.search(r"\b(app|lab)\]$", nodeid)
+            return super()._split_scope(nodeid) + (host[1] if host else "")
+
+    return (
+        FilesAndHosts(config, log) if config.getoption("dist") == "loadfile" else None
+    )
 
 
 @pytest.fixture(scope="session", autouse=True)

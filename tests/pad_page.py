@@ -25,14 +25,11 @@ TOKEN = "a-token-of-the-tests"
 KERNELS = ".mnistlab-canvas canvas:not(.mnistlab-sheet)"  # the kernel paints it
 SECONDS = 1000  # Playwright counts milliseconds
 NOTEBOOK = """\
-import os
 from mnistlab.classifier import Classifier
 from mnistlab.faults import invert
 from mnistlab.journal import Journal
 from mnistlab.pad import Pad
 from mnistlab.preprocess import MNIST_PIPELINE
-with open("kernel.pid", "w") as file:
-    file.write(str(os.getpid()))
 fault = (invert, *MNIST_PIPELINE)
 journal = Journal("journal.sqlite")
 pad = Pad(Classifier.load(), fault=fault, journal=journal, draft="draft.json")
@@ -50,6 +47,13 @@ def write_notebook(folder, *sources):
     write(notebook, folder / "pad.ipynb")
 
 
+def write_setting(folder, plugin, name, said):
+    """What JupyterLab, served from this folder, finds as its user's setting."""
+    user = folder / "jupyter/lab/user-settings/@jupyterlab/apputils-extension"
+    user.mkdir(parents=True, exist_ok=True)
+    (user / f"{plugin}.jupyterlab-settings").write_text(json.dumps({name: said}))
+
+
 def free_port():
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -57,19 +61,10 @@ def free_port():
 
 
 @contextmanager
-def serve(kind, folder, *options, comms="perCommTarget", token=TOKEN, port=None):
-    """Serve folder/pad.ipynb by tools/serve.py; yield its address.
-
-    comms: JupyterLab's setting commsOverSubshells, by default its own default.
-    """
+def serve(kind, folder, *options, token=TOKEN, port=None):
+    """Serve folder/pad.ipynb by tools/serve.py; yield its address."""
     settings, port = folder / "jupyter", port or free_port()
-    user = settings / "lab/user-settings/@jupyterlab/apputils-extension"
-    user.mkdir(parents=True, exist_ok=True)
-    for name, said in {
-        "notification": {"fetchNews": "false", "checkForUpdates": False},
-        "kernels-settings": {"commsOverSubshells": comms},
-    }.items():
-        (user / f"{name}.jupyterlab-settings").write_text(json.dumps(said))
+    write_setting(folder, "notification", "fetchNews", "false")  # not even asked
     own = "JUPYTER_CONFIG_DIR JUPYTER_DATA_DIR JUPYTER_RUNTIME_DIR IPYTHONDIR".split()
     environment = dict(os.environ, PYTHONPATH=str(REPOSITORY))
     environment |= dict.fromkeys(own, str(settings))
@@ -165,6 +160,12 @@ class PadPage:
                 .getContext("2d").getImageData(0, 0, 9, 9).data[3] === 255"""
         )
 
+    def reload(self):
+        if self.kind == "lab":
+            self.page.evaluate("() => jupyterapp.commands.execute('docmanager:save')")
+        self.page.reload()
+        self.wait_until_painted()
+
     def wait_for(self, script, argument=None):
         self.page.wait_for_function(script, arg=argument)
 
@@ -180,11 +181,18 @@ class PadPage:
         self.press(f"{digit}", ".mnistlab-seen .mnistlab-digits")
 
     def reset(self):
-        self.page.get_by_label("correct").first.check()
-        self.press("Clear")
+        self.page.emulate_media(color_scheme="light", forced_colors="none")
+        self.page.locator(".mnistlab-pad").first.evaluate(self.RESET)
         self.wait_for_strokes(0)
         self.wait_for_ink(0, "===")
         self.canvas.scroll_into_view_if_needed()
+
+    # By no mouse: each of these moves what is below it, and a click might miss.
+    RESET = """pad => {
+        pad.querySelectorAll("[type=checkbox]:checked").forEach(box => box.click());
+        pad.querySelector("[type=radio]")?.click();
+        pad.querySelectorAll(".mnistlab-tools button")[2].click();
+    }"""
 
     def to_page(self, x, y):
         box = self.canvas.bounding_box()
@@ -207,7 +215,8 @@ class PadPage:
     INK = """canvas => {
         const {width, height} = canvas;
         const pixels = canvas.getContext("2d").getImageData(0, 0, width, height).data;
-        const white = pixels.filter((value, at) => at % 4 === 0 && value > 127).length;
+        let white = 0;
+        for (let at = 0; at < pixels.length; at += 4) white += pixels[at] > 127;
         return white * (280 / width) ** 2;
     }"""
 
@@ -222,14 +231,19 @@ class PadPage:
     def wait_for_a_clear_sheet(self):
         self.wait_for_ink(0, "===", layer=".mnistlab-sheet")
 
+    PIXELS = """(canvas, places) => places.map(place => {
+        const [x, y] = place.map(one => one * canvas.width / 280);
+        return canvas.getContext("2d").getImageData(x, y, 1, 1).data[0] > 127;
+    })"""
+
     def pixels(self, *places):
         """Whether there is ink at these places."""
-        return self.canvas.evaluate(
-            """(canvas, places) => places.map(place => {
-                const [x, y] = place.map(one => one * canvas.width / 280);
-                return canvas.getContext("2d").getImageData(x, y, 1, 1).data[0] > 127;
-            })""",
-            places,
+        return self.canvas.evaluate(self.PIXELS, places)
+
+    def wait_for_pixels(self, *places):
+        canvas = f"document.querySelector('{KERNELS}')"
+        self.wait_for(
+            f"places => ({self.PIXELS})({canvas}, places).every(Boolean)", places
         )
 
     def touch(self, kind, *points):
@@ -246,10 +260,9 @@ class PadPage:
             said = {"type": f"mouse{kind}", "x": x, "y": y, **how}
             self._devtools.send("Input.dispatchMouseEvent", said)
 
-    REPLAY = """(sheet, strokes) => {
+    STRIKE = """(sheet, strokes) => {
         const box = sheet.getBoundingClientRect(), scale = box.width / 280;
         const options = {bubbles: true, isPrimary: true, pointerId: 1, buttons: 1};
-        sheet.dispatchEvent(new KeyboardEvent("keydown", {key: "Delete"}));
         const fire = (type, [x, y]) => sheet.dispatchEvent(new PointerEvent(type, {
             clientX: box.left + x * scale, clientY: box.top + y * scale, ...options}));
         for (const points of strokes) {
@@ -259,11 +272,16 @@ class PadPage:
         }
     }"""
 
+    def strike(self, strokes):
+        """Send a drawing from within the page, all at once."""
+        self.sheet.evaluate(self.STRIKE, [np.asarray(s).tolist() for s in strokes])
+
     def replay(self, strokes):
-        """Clear, send a drawing from within the page, and wait for its answer."""
+        """Clear, send a drawing, and wait for its answer."""
         answers = self.page.locator(".answers").first
         before = int(answers.get_attribute("data-update"))
-        self.sheet.evaluate(self.REPLAY, [np.asarray(s).tolist() for s in strokes])
+        self.sheet.press("Delete")
+        self.strike(strokes)
         self.wait_for(
             """([before, count]) => {
                 const seen = document.querySelector(".answers").dataset;
