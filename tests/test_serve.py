@@ -232,10 +232,16 @@ def test_who_comes_to_a_full_house_is_told_so_and_idle_pages_make_room(served):
 
 def test_lab_answers_to_our_name_only(tmp_path):
     pad_page.write_notebook(tmp_path)
-    with pad_page.serve("lab", tmp_path, token=None) as address:
-        assert re.search(r"\?token=[0-9a-f]{32,}", address), "it is printed"
+    with pad_page.serve("lab", tmp_path) as address:
         client = Client(address)
         own = {"Authorization": f"token {client.token}"}
         assert client.ask("/api/kernels", **own)[:2] == (200, json.dumps([]))
         assert client.ask("/api/kernels")[0] == 403
         assert client.ask("/api/kernels", host="evil.example", **own)[0] in (403, 404)
+
+
+def test_the_address_that_is_printed_has_the_token(tmp_path):
+    pad_page.write_notebook(tmp_path)
+    with pad_page.serve("app", tmp_path, token=None) as address:
+        assert re.search(r"\?token=[0-9a-f]{32,}", address)
+        assert Client(address).open_page()[0] == 200
