@@ -31,6 +31,7 @@ BLOCK = re.compile(r"<!-- figures.*?-->\n(.*?)(?=Writers were)", re.DOTALL)
 def table(card: dict) -> str:
     known = {**card["accuracies"], **card["estimated"]}
     rows = ["| scored on | n | right |", "| --- | ---: | ---: |"]
+    refused, n = card["estimated"]["refused"], card["estimated"]["n_of_each_kind"]
     for name, text in ROWS.items():
         figures, right = known[name], "{accuracy:.2%}".format(**known[name])
         if "interval" in figures:
@@ -38,6 +39,11 @@ def table(card: dict) -> str:
             right += f" ({low:.2%} to {high:.2%}; worst writer {figures['worst']:.1%})"
         text = text.format(**figures)
         rows.append(f"| {text} | {figures['n']:,} | {right} |")
+    for kind in "other marks", "mirrored digits":
+        row = f"| {kind}, never learnt | {n} | refused as no digit: "
+        rows.append(f"{row}{refused[kind]:.1%} |")
+    row = f"| digits of unseen writers | {known['pens_of_unseen_writers']['n']:,} | "
+    rows.append(f"{row}refused: {refused['digits of unseen writers']:.1%} |")
     return "\n" + "\n".join(rows) + "\n\n"
 
 
