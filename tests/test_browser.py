@@ -6,7 +6,7 @@ Nothing here sleeps and no picture decides: a test waits for text, or counts pix
 import os
 import re
 import signal
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from itertools import pairwise
 from types import SimpleNamespace
 
@@ -45,17 +45,11 @@ on_app, on_lab = (
 
 @pytest.fixture(scope="module", params=["app", "lab"])
 def server(request, tmp_path_factory):
-    """A host of the pad, for all tests: address, folder, stop() and start() again."""
+    """A host of the pad, for all tests: kind, folder, address."""
     folder, kind = tmp_path_factory.mktemp(request.param), request.param
     write_notebook(folder, NOTEBOOK, SECOND_VIEW)
-    port, up = pad_page.free_port(), ExitStack()
-
-    def start():
-        return up.enter_context(pad_page.serve(kind, folder, port=port))
-
-    with up:
-        how = {"stop": up.close, "start": start, "address": start()}
-        yield SimpleNamespace(kind=kind, folder=folder, **how)
+    with pad_page.serve(kind, folder) as address:
+        yield SimpleNamespace(kind=kind, folder=folder, address=address)
 
 
 SECOND_VIEW = """\
@@ -587,22 +581,27 @@ def test_a_reload_brings_the_drawing_back_and_not_that_of_another_tab(page, requ
     page.wait_for_strokes(0)
 
 
-@on_app
-def test_a_dead_server_is_named_and_gets_what_was_drawn_when_it_is_back(page, server):
-    page.draw((60, 60), (220, 60))
-    page.wait_for_strokes(1)
-    place = page.canvas.bounding_box()
-    server.stop()
+def test_a_dead_server_is_named_and_gets_what_was_drawn_when_it_is_back(
+    browser, tmp_path
+):
+    write_notebook(tmp_path, NOTEBOOK)
+    port = pad_page.free_port()
+    with pad_page.serve("app", tmp_path, port=port) as address:
+        page = PadPage(browser, "app", address)
+        page.draw((60, 60), (220, 60))
+        page.wait_for_strokes(1)
+        page.wait_for_ink(2000)  # and then the draft is kept
+        place = page.canvas.bounding_box()
     page.draw((60, 160), (220, 160))
     word = page.page.locator(".mnistlab-word", has_text="server has stopped").first
     word.wait_for()
     assert "kernel" not in word.text_content() and "reload" in word.text_content()
     assert page.ink(layer=".mnistlab-sheet") > 2000
     assert page.canvas.bounding_box() == place
-    server.start()
-    page.reload()
-    page.wait_for_strokes(2)
-    page.wait_for_ink(4000)
+    with page, pad_page.serve("app", tmp_path, port=port):
+        page.reload()
+        page.wait_for_strokes(2)
+        page.wait_for_ink(4000)
 
 
 def test_a_dead_kernel_is_named_and_what_was_drawn_is_kept(page):
