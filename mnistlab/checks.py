@@ -90,7 +90,8 @@ def measure(inputs: np.ndarray) -> dict[str, np.ndarray]:
     inked = pixels >= INK / 255
     mass = np.maximum(clipped.sum((1, 2)), 1e-6)
     position = np.arange(28, dtype=np.float32)
-    outline = sum(np.abs(np.diff(clipped, axis=axis)).sum((1, 2)) for axis in (1, 2))
+    outline = np.abs(clipped[:, 1:] - clipped[:, :-1]).sum((1, 2))
+    outline += np.abs(clipped[..., 1:] - clipped[..., :-1]).sum((1, 2))
     spans = [
         np.where(side.any(1), 28 - side.argmax(1) - side[:, ::-1].argmax(1), 0)
         for side in (inked.any(1), inked.any(2))  # bool (N, 28) each

@@ -49,10 +49,13 @@ def center_of_mass(image: np.ndarray) -> np.ndarray:
     if not image.any():
         raise ValueError("no ink is left once it is shrunk. Draw with a thicker pen.")
     height, width = image.shape
-    y, x = (np.average(places, weights=image) for places in np.indices(image.shape))
+    y = image.sum(1) @ np.arange(height) / image.sum()
+    x = image.sum(0) @ np.arange(width) / image.sum()
     top = min(max(round(14 - y), 0), 28 - height)
     left = min(max(round(14 - x), 0), 28 - width)
-    return np.pad(image, ((top, 28 - top - height), (left, 28 - left - width)))
+    framed = np.zeros((28, 28), np.uint8)
+    framed[top : top + height, left : left + width] = image
+    return framed
 
 
 def resize_28x28(image: np.ndarray) -> np.ndarray:
