@@ -63,11 +63,15 @@ class Alarm:
 
     def __str__(self) -> str:
         is_measured = self.statistic in MEASURED
-        bound = "was measured on training images" if is_measured else "is allowed"
-        most = f" to {self.high:.3g}" if self.high < UNBOUNDED else " or more"
+        source = "was measured on training images" if is_measured else "is allowed"
+        bounds = f"{self.low:.3g} to {self.high:.3g}"
+        if self.high == UNBOUNDED:
+            bounds = f"{self.low:.3g} or more"
+        elif self.low == -UNBOUNDED:
+            bounds = f"at most {self.high:.3g}"
         return (
             f"{self.sentence} (the {self.statistic} is {self.value:.3g} at "
-            f"{self.stage}; {self.low:.3g}{most} {bound})"
+            f"{self.stage}; {bounds} {source})"
         )
 
 
@@ -168,7 +172,7 @@ class Reference:
             "spread": [least_spread, UNBOUNDED],
             "lowest": [float(found["lowest"].min()) - 0.01, 1.0],
             "highest": [0.0, float(found["highest"].max()) + 0.01],
-            "border": [0.0, 0.5],
+            "border": [-UNBOUNDED, 0.5],
             "paper": [-0.02, float(found["paper"].max()) + 0.02],
         }
         for name in MEASURED:
