@@ -140,7 +140,7 @@ def _hold_out(digits: Digits, n: int, seed: int) -> tuple[Digits, Digits]:
 def _mnist() -> tuple[Digits, Digits]:
     from torchvision.datasets import MNIST  # imports torch; only needed here
 
-    arrays, source = [], "MNIST, 60,000 training images"
+    arrays = []
     for name, md5 in MNIST_FILES.items():
         path = data_folder() / "MNIST" / "raw" / name
         urls = [f"{mirror}{name}.gz" for mirror in MNIST.mirrors]
@@ -149,7 +149,8 @@ def _mnist() -> tuple[Digits, Digits]:
         arrays.append(np.frombuffer(content, np.uint8, offset=header))
     images, test_images = (array.reshape(-1, 28, 28) for array in arrays[::2])
     labels, test_labels = (array.astype(np.int64) for array in arrays[1::2])
-    return Digits(images, labels, source), Digits(test_images, test_labels, source)
+    train = Digits(images, labels, "MNIST, 60,000 training images")
+    return train, Digits(test_images, test_labels, "MNIST, 10,000 test images")
 
 
 def _sample() -> tuple[Digits, Digits]:

@@ -39,11 +39,15 @@ def table(card: dict) -> str:
             right += f" ({low:.2%} to {high:.2%}; worst writer {figures['worst']:.1%})"
         text = text.format(**figures)
         rows.append(f"| {text} | {figures['n']:,} | {right} |")
-    for kind in "other marks", "mirrored digits":
-        row = f"| {kind}, never learnt | {n} | refused as no digit: "
-        rows.append(f"{row}{refused[kind]:.1%} |")
-    row = f"| digits of unseen writers | {known['pens_of_unseen_writers']['n']:,} | "
-    rows.append(f"{row}refused: {refused['digits of unseen writers']:.1%} |")
+    names = {"other marks": "other marks", "mirrored digits": "mirrored 3, 6 and 9"}
+    for kind, name in names.items():
+        row = f"| {name}, never learnt, by the second row's networks | {n} | refused "
+        rows.append(f"{row}as no digit: {refused[kind]:.1%}, mean of the networks |")
+    pens, share = known["pens_of_unseen_writers"], refused["digits of unseen writers"]
+    row = f"| the digits of the second row | {pens['n']:,} | refused: "
+    rows.append(f"{row}{share:.1%}, for so the bound was chosen |")
+    share = refused["digits, no pens seen"]
+    rows.append(f"| those of the third row | {pens['n']:,} | refused: {share:.1%} |")
     return "\n" + "\n".join(rows) + "\n\n"
 
 
