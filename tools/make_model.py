@@ -74,7 +74,7 @@ NOT_GOOD_AT = (
     "the worst writers in estimated",
     "marks and letters unlike those that it has learnt: see estimated, refused",
     "letters that look like a digit (o l I z Z s S b g q), which it is not to refuse",
-    "pieces of digits and turned ones: half of one digit often is another",
+    "mirrored digits, and pieces of digits: half of one often is another",
 )
 
 
