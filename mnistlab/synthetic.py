@@ -185,25 +185,25 @@ def draw(strokes: Drawing, rng, pipeline=MNIST_PIPELINE, wide=False) -> np.ndarr
 
 
 def pen_images(
-    pens, seed: int, copies=1, strength=0.0, other_forms=0.0, pipeline=MNIST_PIPELINE
+    pens, seed, strength=0.0, other_forms=0.0, pipeline=MNIST_PIPELINE
 ) -> Digits:
-    """Every drawing of pens, `copies` times, each time warped, placed and inked anew.
+    """Every drawing of pens, in their order, warped, placed and inked.
 
-    pens: PenDigits. strength: of loosening and warp, 0 for none and for ordinary pens.
-    other_forms: the share of 0, 1, 7 and 9 that get another form.
+    pens: PenDigits. seed: as for numpy's default_rng. strength: of loosening and warp,
+    0 for none and for ordinary pens. other_forms: the share of 0, 1, 7 and 9 that get
+    another form.
     """
     rng, images = np.random.default_rng(seed), []
-    for _ in range(copies):
-        for strokes, digit in zip(pens.strokes, pens.labels.tolist(), strict=True):
-            if digit in ADDED and rng.random() < other_forms:
-                strokes = add_form(strokes, digit, rng)
-            if strength:
-                strokes = warp(loosen(strokes, rng, strength), rng, strength)
-            images.append(draw(strokes, rng, pipeline, wide=strength > 0))
-    return Digits(np.stack(images), np.tile(pens.labels, copies), pens.source)
+    for strokes, digit in zip(pens.strokes, pens.labels.tolist(), strict=True):
+        if digit in ADDED and rng.random() < other_forms:
+            strokes = add_form(strokes, digit, rng)
+        if strength:
+            strokes = warp(loosen(strokes, rng, strength), rng, strength)
+        images.append(draw(strokes, rng, pipeline, wide=strength > 0))
+    return Digits(np.stack(images), pens.labels, pens.source)
 
 
-def hand_images(n: int, seed: int, wide: bool = False) -> Digits:
+def hand_images(n: int, seed, wide: bool = False) -> Digits:
     """n digits of the scripted hand in all its forms, warped: 0, 1, ... 9, 0, ...
 
     `wide` is for training: looser, warped more, with pens of all widths.
@@ -252,7 +252,7 @@ NO_DIGIT = {book: partial(_other, book) for book in OTHERS if book != "about"} |
 }
 
 
-def no_digit_images(n: int, seed: int, kinds, pens=None, known=NO_DIGIT) -> np.ndarray:
+def no_digit_images(n: int, seed, kinds, pens=None, known=NO_DIGIT) -> np.ndarray:
     """n drawings that show no digit, uint8 (n, 28, 28), warped, with all pens.
 
     kinds: {key of known: its share}. pens: PenDigits; half of the digits that are

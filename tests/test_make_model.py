@@ -19,7 +19,7 @@ from mnistlab.synthetic import hand_images, handwrite, pen_images
 
 SCRIPT = Path(__file__).parents[1] / "tools" / "make_model.py"
 FEW = {"epochs": 2, "hand_digits": 40, "no_digits": 20, "then_pen_copies": 2}
-FEW |= {"then_epochs": 1, "then_hand_digits": 20, "then_no_digits": 20}
+FEW |= {"then_epochs": 1, "then_hand_digits": 40, "then_no_digits": 20}
 
 
 @pytest.fixture(scope="module")
@@ -66,7 +66,8 @@ def estimated(script):
 @pytest.fixture(scope="module")
 def drawn(pens):
     """What the pens draw for the second stages, two copies in turn."""
-    return pen_images(pens, 3, copies=2, strength=1.0, other_forms=0.2)
+    how = {"strength": 1.0, "other_forms": 0.2}
+    return join(*(pen_images(pens, [3, n], **how) for n in range(2)))
 
 
 def test_no_writer_is_examined_by_a_network_that_learnt_from_them(
@@ -102,7 +103,8 @@ def test_the_shipped_network_learns_from_everybody_and_its_card_says_how_it_does
 ):
     card = script.make(script.BEST)
     parts, known = script.parts, card["data"]
-    learnt = join(parts.train, hand_images(20, 4, wide=True), drawn)
+    hand = [hand_images(10, [4, n], wide=True) for n in range(4)]
+    learnt = join(parts.train, *hand, drawn)
     assert (known["n"], known["train_sha256"]) == (len(learnt), learnt.sha256)
     assert known["writers"] == list(range(1, 31))
     classifier = Classifier.load(script.BEST)  # its golden drawings, too

@@ -17,6 +17,7 @@ import math
 import time
 from pathlib import Path
 
+import joblib
 import numpy as np
 import torch
 from torch.nn import functional as F
@@ -42,13 +43,13 @@ from mnistlab.training import History, fit, random_affine
 BEST = checkpoint.ARTIFACTS / "best_model.pt"
 ESTIMATE = checkpoint.ARTIFACTS / "estimate.json"
 SETTINGS = {  # chosen without MNIST's test images
-    "hand_digits": 20_000,
-    "no_digits": 12_000,
+    "hand_digits": 60_000,
+    "no_digits": 30_000,
     "epochs": 6,
     "lr": 0.004,
     "then_hand_digits": 10_000,
-    "then_no_digits": 16_000,
-    "then_pen_copies": 3,
+    "then_no_digits": 80_000,
+    "then_pen_copies": 12,
     "then_other_forms": 0.2,
     "then_epochs": 3,
     "then_lr": 0.003,
@@ -68,6 +69,7 @@ LEARNT = {  # kinds of what is no digit, and how much of each
 LEARNT_LATER = {**LEARNT, "other letters": 0.3, "more marks": 0.35, "glyphs": 0.2}
 JUDGED = ("other letters", "other marks", "mirrored digits")
 FOLDS, WRITERS, N_OF_A_KIND = 3, range(1, 31), 500
+PARTS = 4  # in which digits of the hand, and what is no digit, are drawn
 NOT_GOOD_AT = (
     "canvases that are only resized: see pens_canvas_only_resized",
     "forms of digits that neither MNIST, pendigits nor the scripted hand writes: see "
@@ -133,10 +135,25 @@ MORE = {"lines": lines, "glyphs": glyph, "turned digits": turned, "pieces": piec
 KINDS = NO_DIGIT | MORE | {"scrambled digits": scrambled}
 
 
+def in_parts(draw, seed: int, parts: int = PARTS, **arguments) -> list:
+    """What `draw` draws from several seeds; on as many cores as joblib is told."""
+    calls = [joblib.delayed(draw)(seed=[seed, n], **arguments) for n in range(parts)]
+    return joblib.Parallel()(calls)
+
+
+def hand_in_parts(n: int, seed: int) -> Digits:
+    return join(*in_parts(hand_images, seed, n=n // PARTS, wide=True))
+
+
+def no_digits_in_parts(n: int, seed: int, kinds: dict) -> np.ndarray:
+    settings = {"n": n // PARTS, "kinds": kinds, "known": KINDS}
+    return np.concatenate(in_parts(no_digit_images, seed, **settings))
+
+
 def without_pens(digits: Data, seed: int) -> tuple[Network, History]:
     """The first stage: a network that has seen no recorded pen."""
-    hand = hand_images(SETTINGS["hand_digits"], seed + 1, wide=True)
-    others = no_digit_images(SETTINGS["no_digits"], seed + 2, LEARNT, known=KINDS)
+    hand = hand_in_parts(SETTINGS["hand_digits"], seed + 1)
+    others = no_digits_in_parts(SETTINGS["no_digits"], seed + 2, LEARNT)
     train = join(digits.train, hand)
     torch.manual_seed(seed)
     model = DigitCNN()
@@ -172,19 +189,12 @@ def with_pens(start: Network, train: Digits, no_digit: np.ndarray, seed: int):
 
 def for_second_stage(digits: Data, pens: PenDigits, seed: int):
     """Digits without pens, the pens' digits (copies in turn), and what is no digit."""
-    hand = hand_images(SETTINGS["then_hand_digits"], seed + 4, wide=True)
+    settings = {"strength": 1.0, "other_forms": SETTINGS["then_other_forms"]}
+    copies = SETTINGS["then_pen_copies"]
     return (
-        join(digits.train, hand),
-        pen_images(
-            pens,
-            seed + 3,
-            copies=SETTINGS["then_pen_copies"],
-            strength=1.0,
-            other_forms=SETTINGS["then_other_forms"],
-        ),
-        no_digit_images(
-            SETTINGS["then_no_digits"], seed + 5, LEARNT_LATER, known=KINDS
-        ),
+        join(digits.train, hand_in_parts(SETTINGS["then_hand_digits"], seed + 4)),
+        join(*in_parts(pen_images, seed + 3, copies, pens=pens, **settings)),
+        no_digits_in_parts(SETTINGS["then_no_digits"], seed + 5, LEARNT_LATER),
     )
 
 
@@ -379,7 +389,8 @@ if __name__ == "__main__":
     arguments.add_argument(
         "--estimate", action="store_true", help="measure first, on unseen writers"
     )
-    if arguments.parse_args().estimate:
-        print(json.dumps(estimate(), indent=1))
-    for name, figures in make()["accuracies"].items():
-        print("{:<30} {accuracy:.2%} of {n:,}".format(name, **figures))
+    with joblib.parallel_config(n_jobs=-1):
+        if arguments.parse_args().estimate:
+            print(json.dumps(estimate(), indent=1))
+        for name, figures in make()["accuracies"].items():
+            print("{:<30} {accuracy:.2%} of {n:,}".format(name, **figures))
