@@ -244,6 +244,7 @@ def estimate(seed: int = 0) -> dict:
     second stage, each on the ten writers that it has not seen. Writes estimate.json.
     """
     digits, pens = data.load("mnist"), load_pens()
+    common, pen_digits, no_digit = for_second_stage(digits, pens, seed)
     start, _ = without_pens(digits, seed)
     drawn = pen_images(pens, seed + 10)
     kinds = {
@@ -253,7 +254,6 @@ def estimate(seed: int = 0) -> dict:
     order = np.random.default_rng(seed).permutation(len(WRITERS)) + 1
     logits = np.empty((len(drawn), 10), np.float32)
     others, on_mnist = {kind: [] for kind in kinds}, []
-    common, pen_digits, no_digit = for_second_stage(digits, pens, seed)
     for unseen in np.split(order, FOLDS):
         rows = np.isin(pens.writers, unseen)
         seen = pen_digits.take(np.tile(~rows, SETTINGS["then_pen_copies"]))
@@ -319,8 +319,8 @@ def make(path: Path = BEST, seed: int = 0) -> dict:
     started = time.perf_counter()
     digits, pens = data.load("mnist"), load_pens()
     print(f"{digits}\n{pens.source}: drawing them ...")
-    start, history = without_pens(digits, seed)
     common, pen_digits, no_digit = for_second_stage(digits, pens, seed)
+    start, history = without_pens(digits, seed)
     learnt = join(common, pen_digits)
     model = with_pens(start, learnt, no_digit, seed)
     before = evaluate(model, digits.test)
