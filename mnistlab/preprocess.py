@@ -46,11 +46,11 @@ def center_of_mass(image: np.ndarray) -> np.ndarray:
     To the nearest pixel, as in MNIST (LeCun et al. 1998), but no ink falls off the
     edge. Raises ValueError where there is none.
     """
-    if not image.any():
-        raise ValueError("no ink is left once it is shrunk. Draw with a thicker pen.")
     height, width = image.shape
-    y = image.sum(1) @ np.arange(height) / image.sum()
-    x = image.sum(0) @ np.arange(width) / image.sum()
+    if not (mass := image.sum()):
+        raise ValueError("no ink is left once it is shrunk. Draw with a thicker pen.")
+    y = image.sum(1) @ np.arange(height) / mass
+    x = image.sum(0) @ np.arange(width) / mass
     top = min(max(round(14 - y), 0), 28 - height)
     left = min(max(round(14 - x), 0), 28 - width)
     framed = np.zeros((28, 28), np.uint8)

@@ -125,8 +125,10 @@ def test_train_mode_changes_the_answers_and_leaves_the_network(classifier, unsee
 SEEN_BY = {  # these alarms ring for nearly all digits, and for hardly any otherwise
     "blank": {"divided by 255 twice", "transparent read as black"},
     "range": {
-        *("sign flipped", "not divided by 255"),
-        *("normalised twice", "normalised with 0.5, 0.5"),
+        "sign flipped",
+        "not divided by 255",
+        "normalised twice",
+        "normalised with 0.5, 0.5",
     },
     "polarity": {"inverted"},
 }

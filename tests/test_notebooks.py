@@ -158,7 +158,7 @@ SPOILT = [
     (source("x = 1  # " + "x" * 71), "79 columns"),
     (source("x = 1\nfrom os import path"), "an import"),
     (lambda nb: nb.cells[2].outputs[0].update(name="stderr"), "stderr"),
-    (shown("saved as /home/ada/model.pt"), "path or address"),
+    (shown("saved as /" + "home/ada/model.pt"), "path or address"),
     (shown("/tmp/ipykernel_1/2.py: warning"), "path or address"),
     (shown(r"saved in C:\Users\ada"), "path or address"),
     (shown(f"written to {ROOT}"), "path or address"),

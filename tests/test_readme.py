@@ -25,6 +25,16 @@ ROWS = {
     "pens_canvas_only_resized": "the pens, learnt, canvas only resized (the second "
     "bug)",
 }
+UNLEARNT = "never learnt, by the second row's networks | {n} | refused as no digit: "
+UNLEARNT += "{share:.1%}, mean of the networks"
+REFUSED = {
+    "other marks": f"other marks, {UNLEARNT}",
+    "mirrored digits": f"mirrored 3, 6 and 9, {UNLEARNT}",
+    "digits of unseen writers": "the digits of the second row | {n_pens:,} | refused: "
+    "{share:.1%}, for so the bound was chosen",
+    "digits, no pens seen": "those of the third row | {n_pens:,} | refused: "
+    "{share:.1%}",
+}
 BLOCK = re.compile(r"<!-- figures.*?-->\n(.*?)(?=Writers were)", re.DOTALL)
 
 
@@ -39,15 +49,9 @@ def table(card: dict) -> str:
             right += f" ({low:.2%} to {high:.2%}; worst writer {figures['worst']:.1%})"
         text = text.format(**figures)
         rows.append(f"| {text} | {figures['n']:,} | {right} |")
-    names = {"other marks": "other marks", "mirrored digits": "mirrored 3, 6 and 9"}
-    for kind, name in names.items():
-        row = f"| {name}, never learnt, by the second row's networks | {n} | refused "
-        rows.append(f"{row}as no digit: {refused[kind]:.1%}, mean of the networks |")
-    pens, share = known["pens_of_unseen_writers"], refused["digits of unseen writers"]
-    row = f"| the digits of the second row | {pens['n']:,} | refused: "
-    rows.append(f"{row}{share:.1%}, for so the bound was chosen |")
-    share = refused["digits, no pens seen"]
-    rows.append(f"| those of the third row | {pens['n']:,} | refused: {share:.1%} |")
+    n_pens = known["pens_of_unseen_writers"]["n"]
+    for kind, text in REFUSED.items():
+        rows.append(f"| {text.format(n=n, n_pens=n_pens, share=refused[kind])} |")
     return "\n" + "\n".join(rows) + "\n\n"
 
 

@@ -181,7 +181,7 @@ def bench_training(rounds: int, full: bool) -> None:
     print(f"ratio, of pairs: median {statistics.median(ratios):.0f}, {spread(ratios)}")
 
 
-def bench_prediction(n: int = 300) -> None:
+def bench_prediction(n: int = 1000) -> None:
     classifier = Classifier.load()
     canvases = [rasterize(handwrite(digit)) for digit in range(10)]
     times = [classifier(canvases[i % 10]).milliseconds for i in range(n)][20:]
