@@ -69,10 +69,14 @@ def _darkness(photo: np.ndarray) -> np.ndarray:
     """float32 (H, W): the share of the paper's light that is missing, 0 on paper."""
     reach = max(3, min(photo.shape[:2]) // 7)  # wider than any pen
     calm, calmer = cv2.medianBlur(photo, 3), cv2.medianBlur(photo, 5)
-    paper = cv2.morphologyEx(calmer, cv2.MORPH_CLOSE, _round(reach))
-    paper = cv2.blur(paper, (reach // 2, reach // 2)).astype(np.float32)
-    light = (cv2.GaussianBlur(calm, (0, 0), 0.8) + 8.0) / (paper + 8)  # black is no ink
-    return (1 - light.min(2)).clip(0, 1).astype(np.float32)
+    smaller = max(1, reach // 12)  # paper has no detail, and this is the dear step
+    size = [max(1, side // smaller) for side in photo.shape[1::-1]]
+    paper = cv2.resize(calmer, size, interpolation=cv2.INTER_AREA)
+    paper = cv2.morphologyEx(paper, cv2.MORPH_CLOSE, _round(reach / smaller))
+    paper = cv2.blur(paper, (max(1, reach // 2 // smaller),) * 2)
+    paper = cv2.resize(paper.astype(np.float32), photo.shape[1::-1])
+    light = (cv2.GaussianBlur(calm, (0, 0), 0.8) + 8) / (paper + 8)  # black is no ink
+    return (1 - np.minimum.reduce(cv2.split(light))).clip(0, 1).astype(np.float32)
 
 
 def _round(size: float) -> np.ndarray:
@@ -105,9 +109,16 @@ def _digits(ink: np.ndarray, pen_px: float) -> list[tuple[tuple, np.ndarray]]:
             own = names[y : y + height, x : x + width] == name
             found.append(((x, y, width, height), own))
     room = 0.6 * np.median([box[3] for box, _ in found] or [1])
-    for digit in sorted(found, key=lambda digit: digit[0][1] + digit[0][3] / 2):
-        middle = digit[0][1] + digit[0][3] / 2
-        if not rows or middle - rows[-1][0] >= room:
-            rows.append((middle, []))
-        rows[-1][1].append(digit)
-    return [digit for _, row in rows for digit in sorted(row, key=lambda d: d[0][0])]
+    for digit in sorted(found, key=lambda digit: digit[0][0]):  # a row may be slanted
+        away = [abs(_middle(row[-1]) - _middle(digit)) for row in rows]
+        if min(away, default=room) < room:
+            rows[np.argmin(away)].append(digit)
+        else:
+            rows.append([digit])
+    rows.sort(key=lambda row: np.mean([_middle(digit) for digit in row]))
+    return [digit for row in rows for digit in row]
+
+
+def _middle(digit) -> float:
+    (_, y, _, height), _ = digit
+    return y + height / 2

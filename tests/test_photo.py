@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageOps
 
 from mnistlab.classifier import Classifier
 from mnistlab.photo import PHOTO_PX, read_photo
@@ -36,6 +36,17 @@ def test_a_sheet_of_ten_is_read_in_reading_order(shipped, paper):
     digits = [3, 8, 2, 0, 5, 6, 2, 9, 4, 7]
     sheet = read_photo(photograph(write(digits), seed=5, paper=paper))
     assert len(sheet.canvases) == len(sheet.boxes) == 10 and sheet.alarm == ""
+    read = [int(shipped(canvas).logits.argmax()) for canvas in sheet.canvases]
+    assert sum(a == b for a, b in zip(read, digits, strict=True)) >= 9
+
+
+@pytest.mark.parametrize("degrees", [-9, 9])
+def test_slanted_rows_are_read_one_after_the_other(shipped, degrees):
+    digits = [3, 8, 2, 0, 5, 6, 2, 9, 4, 7]
+    photo = np.asarray(photograph(write(digits), seed=5, paper="plain"))
+    more = [(300, 300), (300, 300), (0, 0)]  # paper, which fills the turned corners
+    photo = Image.fromarray(np.pad(photo, more, "edge")).rotate(degrees)
+    sheet = read_photo(ImageOps.crop(photo, 200))
     read = [int(shipped(canvas).logits.argmax()) for canvas in sheet.canvases]
     assert sum(a == b for a, b in zip(read, digits, strict=True)) >= 9
 
