@@ -1,7 +1,7 @@
-"""Many small trainings: a grid in, a tidy table out; joblib remembers and runs them.
+"""Trainings that are remembered: one network, or a grid in and a tidy table out.
 
-A run computes in one thread, so processes do not fight over cores, and its numbers are
-the same, bit for bit, wherever on one machine it is done.
+A run of a grid computes in one thread, so processes do not fight over cores, and its
+numbers are the same, bit for bit, wherever on one machine it is done.
 """
 
 import inspect
@@ -24,6 +24,20 @@ DEFAULTS = {"n_train": None, "watch": 0, **FIT}
 ROOMS = data, preprocess, models, evaluation, training  # a run depends on them
 FIGURES = "accuracy", "loss", "confidence", "calibration_error", "per_class"
 _alone = threading.Lock()  # torch's random generator belongs to the whole process
+
+
+def trained(
+    network, digits, *, memory=ARTIFACTS / "runs", **settings
+) -> torch.nn.Module:
+    """A network by its name, built and fitted to Digits, or remembered from last time.
+
+    settings: the network's arguments and what `fit` takes; the seed rules the first
+    weights, too. memory: as of `run_grid`; the number of threads counts here, because
+    it changes the last bits. Raises ValueError for a setting that nothing takes.
+    """
+    run = _whole({"network": network, **settings}, FIT)
+    key = _hash(torch.get_num_threads(), digits)
+    return _memory(memory).cache(_fit, ignore=["train"])(run, key, digits)[0]
 
 
 class RunsFailed(RuntimeError):
@@ -54,11 +68,10 @@ def run_grid(
         asked |= part
         lists = [v if isinstance(v, list | range) else [v] for v in part.values()]
         runs += [_whole(dict(zip(part, run, strict=True))) for run in product(*lists)]
-    key = joblib.hash([torch.__version__, *map(inspect.getsource, ROOMS), data, also])
+    key = _hash(data, also)
     jobs = [(run, measure, key, data, also) for run in runs]
-    # Compressed for the checksum: an altered bit is noticed, and the run done again.
-    memory = joblib.Memory(memory, verbose=0, compress=("gzip", 3))
-    outcomes = _outcomes(jobs, memory.cache(train_one, ignore=["data", "also"]), n_jobs)
+    train = _memory(memory).cache(train_one, ignore=["data", "also"])
+    outcomes = _outcomes(jobs, train, n_jobs)
     done, rows, failed = dict(tqdm(outcomes, "runs", len(jobs))), [], []
     for number, run in enumerate(runs):
         said = {k: getattr(run.get(k), "__qualname__", run.get(k)) for k in asked}
@@ -70,13 +83,23 @@ def run_grid(
     return pd.DataFrame(rows)
 
 
-def _whole(run: dict) -> dict:
+def _memory(folder) -> joblib.Memory:
+    # Compressed for the checksum: an altered bit is noticed, and the run done again.
+    return joblib.Memory(folder, verbose=0, compress=("gzip", 3))
+
+
+def _hash(*depends) -> str:
+    """Of these, and of the code that a training runs through."""
+    return joblib.hash([torch.__version__, *map(inspect.getsource, ROOMS), *depends])
+
+
+def _whole(run: dict, defaults=DEFAULTS) -> dict:
     """The run with every default, and augment's source; ValueError if it cannot be."""
-    own = {k: v for k, v in run.items() if k not in {"network", *DEFAULTS}}
+    own = {k: v for k, v in run.items() if k not in {"network", *defaults}}
     with torch.device("meta"):  # built for nothing but the errors
         models.build(run.get("network"), **own)
-    run = {**DEFAULTS, **run, "own": own}
-    if run["patience"] and not run["watch"]:
+    run = {**defaults, **run, "own": own}
+    if run["patience"] and not run.get("watch"):
         raise ValueError("patience needs watch: validation images to look at.")
     if augment := run["augment"]:
         called = getattr(augment, "__qualname__", "<")  # no name: a partial, an object
@@ -134,6 +157,17 @@ def _attempt(train, number: int, job: tuple) -> tuple[int, dict]:
         return number, {"error": error}
 
 
+def _fit(run, key, train, watched=None) -> tuple:
+    """The model and fit's History. Remembered by the hash `key` instead of `train`."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(run["seed"])
+        model = models.build(run["network"], **run["own"])
+        history = training.fit(model, train, watched, **{k: run[k] for k in FIT})
+    if history.stopped == "interrupted":  # half a training is no result
+        raise KeyboardInterrupt
+    return model, history
+
+
 def train_one(run, measure, key, data, also) -> dict:
     """One run of run_grid, in this process: numbers, text and tuples by name.
 
@@ -146,15 +180,11 @@ def train_one(run, measure, key, data, also) -> dict:
     watched = validation.take(slice(run["watch"])) if run["watch"] else None
     measured = validation.take(slice(measure))
     sets = {"train": train.take(some), "validation": measured, **also}
-    with _alone, torch.random.fork_rng(devices=[]):
+    with _alone:
         threads = torch.get_num_threads()
         torch.set_num_threads(1)
         try:
-            torch.manual_seed(seed)
-            model = models.build(run["network"], **run["own"])
-            history = training.fit(model, train, watched, **{k: run[k] for k in FIT})
-            if history.stopped == "interrupted":  # half a training is no result
-                raise KeyboardInterrupt
+            model, history = _fit(run, key, train, watched)
             reports = {n: evaluation.evaluate(model, d) for n, d in sets.items()}
         finally:
             torch.set_num_threads(threads)

@@ -19,7 +19,7 @@ from mnistlab import evaluation, models, preprocess, training
 from mnistlab.data import Data
 from mnistlab.evaluation import evaluate
 from mnistlab.models import build
-from mnistlab.study import RunsFailed, run_grid
+from mnistlab.study import RunsFailed, run_grid, trained
 from mnistlab.training import fit, random_affine
 
 GRID = {"network": "Linear", "n_train": [20, 40], "seed": [0, 1], "epochs": 2}
@@ -79,6 +79,36 @@ def test_a_row_says_what_the_same_training_by_hand_in_one_thread_gives(run, tiny
     assert row["drawings_confidence"] == pytest.approx(report.confidence, rel=1e-4)
     assert np.array_equal(row["drawings_per_class"], report.per_class)
     assert row["gap"] == row["train_accuracy"] - row["validation_accuracy"]
+
+
+def test_one_training_is_remembered_and_is_the_same_as_by_hand(tiny, tmp_path, fits):
+    settings = {"seed": 3, "epochs": 1, "width": 4}
+    state = torch.get_rng_state()
+
+    def weights(train=tiny.train, **more):
+        more = {"memory": tmp_path, **settings, **more}
+        return trained("FastCNN", train, **more).state_dict().values()
+
+    first = weights()
+    for again in weights(), weights(memory=None):
+        assert all(map(torch.equal, first, again))
+    assert torch.equal(torch.get_rng_state(), state), "the caller's own"
+    assert fits.call_count == 2  # the first, and without a memory
+    torch.manual_seed(3)
+    model = build("FastCNN", width=4)
+    fit(model, tiny.train, seed=3, epochs=1, progress=False)
+    assert all(map(torch.equal, first, model.state_dict().values()))
+    threads = torch.get_num_threads()
+    for n, changed in enumerate(({"train": tiny.test}, {"seed": 4}, {"lr": 0.1}), 3):
+        weights(**changed)
+        assert fits.call_count == n
+    torch.set_num_threads(threads + 1)
+    weights()
+    torch.set_num_threads(threads)
+    assert fits.call_count == 6
+    for setting in "n_train", "watch", "optimiser":  # run_grid has two of them
+        with pytest.raises(ValueError, match=f"unexpected .*{setting}"):
+            weights(**{setting: 9})
 
 
 def test_grids_become_rows_in_their_order_that_share_their_columns(run):
