@@ -68,8 +68,8 @@ class Picture:
         hidden = cv2.dilate(ink, np.ones((5, 5))) >= INK / 2
         if hidden.all():
             raise ValueError("there is no paper between the ink")
-        self.pen = np.median(rgba[ink >= 0.8 * ink.max()], axis=0)
-        self.paper = np.full(rgba.shape, np.median(rgba[~hidden], axis=0))
+        self.pen = np.float32(np.median(rgba[ink >= 0.8 * ink.max()], axis=0))
+        self.paper = np.full(rgba.shape, np.median(rgba[~hidden], axis=0), np.float32)
         if rgba[~hidden].std(0).max() > 2:  # light and shadow are kept, lines blur
             size, area = (self.small.width // 4, self.small.height // 4), cv2.INTER_AREA
             gone = cv2.resize(hidden.astype(np.uint8), size, interpolation=area)
@@ -89,12 +89,12 @@ class Picture:
         move = np.c_[scale * np.eye(2), middle - half + scale / 2 - 0.5]
         large = cv2.warpAffine(cut, move, room.tolist(), flags=cv2.INTER_CUBIC)
         steep = min(max(scale / 2, 1), 6)  # a pen's edge is sharp at any size
-        return (127 + (large - 127.0) * steep).clip(0, 255).astype(np.uint8)
+        return (127 + (large - np.float32(127)) * steep).clip(0, 255).astype(np.uint8)
 
     def draw(self, canvas: np.ndarray, path: Path, pen=None):
         """A canvas in their ink on their paper: a file, image or array as theirs."""
         source, pen = self.source, self.pen if pen is None else pen
-        rgba = self.paper + canvas[..., None] / 255 * (pen - self.paper)
+        rgba = self.paper + canvas[..., None] / np.float32(255) * (pen - self.paper)
         known = self.mode in ("L", "RGBA", "LA", "1", "P", "CMYK")
         picture = Image.fromarray(rgba.round().astype(np.uint8))
         picture = picture.convert(self.mode if known else "RGB")

@@ -30,8 +30,16 @@ from tools.photograph import photograph
 @pytest.fixture(scope="module", autouse=True)
 def few_probes(sample):
     """Enough to find a fault that halves the accuracy, in a third of the time."""
+    known = {}  # what a network wants, which does not change
+
+    def once(scores, *images, find=doctor.wanted):
+        if scores.network not in known:
+            known[scores.network] = find(scores, *images)
+        return known[scores.network]
+
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(data, "load", lambda: sample)
+        patch.setattr(doctor, "wanted", once)
         patch.setattr(doctor, "N_WANTED", 200)
         patch.setattr(doctor, "N_PROBES", 60)
         patch.setattr(doctor, "N_COMPARED", 20)
