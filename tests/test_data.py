@@ -12,7 +12,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from torchvision.datasets import MNIST
 
 from mnistlab import data
 from mnistlab.data import DataCorrupt, DataUnavailable, Digits, join, load
@@ -100,7 +99,9 @@ def tiny(tmp_path, monkeypatch, digits):
     files = dict(zip(NAMES, map(idx, arrays), strict=True))
     known = {name: md5(content) for name, content in files.items()}
     monkeypatch.setattr(data, "MNIST_FILES", known)
-    monkeypatch.setattr(MNIST, "mirrors", ["http://mirror.invalid/"])
+    monkeypatch.setattr(
+        "torchvision.datasets.MNIST.mirrors", ["http://mirror.invalid/"]
+    )
     monkeypatch.setenv("MNISTLAB_DATA", str(tmp_path))
     return files
 
@@ -114,8 +115,10 @@ def test_files_are_downloaded_once_to_where_torchvision_reads_them(
             content = b"unpacked on its way"
         send(content, len(content))(handler)
 
+    from torchvision.datasets import MNIST  # every test process would wait for it
+
     mirrors = [serve(lambda handler: handler.send_error(503)), serve(answer)]
-    monkeypatch.setattr(MNIST, "mirrors", mirrors)
+    monkeypatch.setattr("torchvision.datasets.MNIST.mirrors", mirrors)
     loaded, oracle = load("mnist"), MNIST(tmp_path, train=False)
     np.testing.assert_array_equal(loaded.test.images, oracle.data)
     np.testing.assert_array_equal(loaded.test.labels, oracle.targets)
@@ -130,7 +133,7 @@ def test_files_are_downloaded_once_to_where_torchvision_reads_them(
     (tmp_path / "other").touch()  # whoever may read this may read those
     modes = {file.stat().st_mode for file in tmp_path.rglob("*") if file.is_file()}
     assert len(modes) == 1
-    monkeypatch.setattr(MNIST, "mirrors", [])
+    monkeypatch.setattr("torchvision.datasets.MNIST.mirrors", [])
     assert load("auto").train.sha256 == loaded.train.sha256
 
 
