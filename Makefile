@@ -18,10 +18,8 @@ app: .venv/ready  ## serve the drawing pad as a web page on 127.0.0.1
 
 test: .venv/ready  ## check the style and run every test and notebook
 	$(BIN)/ruff check .
-	OMP_NUM_THREADS=1 $(BIN)/pytest -q -m "not browser" \
+	OMP_NUM_THREADS=1 $(BIN)/pytest -q \
 	  --numprocesses auto --dist loadfile --no-loadscope-reorder
-	$(BIN)/pytest -q -m browser --numprocesses 2 --dist loadfile \
-	  $$(grep -l "mark.browser" tests/test_*.py)
 
 bench: .venv/ready  ## measure how fast training, one prediction and the pad are
 	$(BIN)/python tools/bench.py
