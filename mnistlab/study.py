@@ -135,6 +135,9 @@ def _outcomes(jobs: list, train, n_jobs: int | None):
     then tried alone: it is the one that kills, or out of the way. The others go on.
     """
     left, alone = dict(enumerate(jobs)), False
+    for number, job in enumerate(jobs):  # what is remembered needs no worker
+        if train.check_call_in_cache(*job):
+            yield _attempt(train, number, left.pop(number))
     while left:
         workers = joblib.Parallel(n_jobs, return_as="generator_unordered", batch_size=1)
         now = list(left)[: 1 if alone else None]
