@@ -70,13 +70,14 @@ def _darkness(photo: np.ndarray) -> np.ndarray:
     reach = max(3, min(photo.shape[:2]) // 7)  # wider than any pen
     calm, calmer = cv2.medianBlur(photo, 3), cv2.medianBlur(photo, 5)
     smaller = max(1, reach // 12)  # paper has no detail, and this is the dear step
-    size = [max(1, side // smaller) for side in photo.shape[1::-1]]
+    size = [side // smaller for side in photo.shape[1::-1]]
     paper = cv2.resize(calmer, size, interpolation=cv2.INTER_AREA)
     paper = cv2.morphologyEx(paper, cv2.MORPH_CLOSE, _round(reach / smaller))
-    paper = cv2.blur(paper, (max(1, reach // 2 // smaller),) * 2)
+    paper = cv2.blur(paper, (reach // 2 // smaller,) * 2)
     paper = cv2.resize(paper.astype(np.float32), photo.shape[1::-1])
-    light = (cv2.GaussianBlur(calm, (0, 0), 0.8) + 8) / (paper + 8)  # black is no ink
-    return (1 - np.minimum.reduce(cv2.split(light))).clip(0, 1).astype(np.float32)
+    lit = cv2.GaussianBlur(calm, (0, 0), 0.8).astype(np.float32)
+    light = np.minimum.reduce(cv2.split((lit + 8) / (paper + 8)))  # black is no ink
+    return (1 - light).clip(0, 1)
 
 
 def _round(size: float) -> np.ndarray:

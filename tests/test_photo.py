@@ -6,6 +6,7 @@ from PIL import Image, ImageOps
 
 from mnistlab.classifier import Classifier
 from mnistlab.photo import PHOTO_PX, read_photo
+from mnistlab.strokes import place, rasterize
 from mnistlab.synthetic import handwrite
 from tools.photograph import INKS, PAPERS, photograph
 
@@ -57,6 +58,15 @@ def test_a_canvas_is_square_with_bright_ink_on_black():
     edge = np.concatenate([canvas[0], canvas[-1], canvas[:, 0], canvas[:, -1]])
     assert edge.max() == 0 and canvas.max() > 200
     assert 0.02 < (canvas > 127).mean() < 0.4
+
+
+@pytest.mark.parametrize("bright", [255, 247])  # a scan's paper is pure white
+def test_paper_of_any_brightness_is_no_ink(bright):
+    drawn = rasterize(place(write([5])[0], 200), 14)
+    photo = np.minimum(255 - drawn, np.uint8(bright))
+    sheet = read_photo(photo)
+    assert len(sheet.canvases) == 1 and sheet.alarm == ""
+    assert (sheet.flat > 127).mean() == pytest.approx((drawn > 127).mean(), rel=0.1)
 
 
 def test_light_that_falls_from_a_side_moves_no_box():
