@@ -105,12 +105,9 @@ def quick_classifier(train: Digits, epochs: float):
     from mnistlab.checks import Reference  # strokes are tested without torch
     from mnistlab.classifier import Classifier
     from mnistlab.evaluation import predict_logits
-    from mnistlab.models import FastCNN, torch
-    from mnistlab.training import fit
+    from mnistlab.study import trained
 
-    torch.manual_seed(0)
-    model = FastCNN()
-    fit(model, train, epochs=epochs, bfloat16=False, progress=False)
+    model = trained("FastCNN", train, epochs=epochs, bfloat16=False, memory=None)
     logits = predict_logits(model, train.images[:5000])
     inputs = normalize(train.images)
     return Classifier(model, Reference.measured_on(inputs, logits, train.source))
