@@ -169,7 +169,7 @@ class Muon(torch.optim.AdamW):
     A step moves a weight matrix, or filters as the rows of one, about as far in rare
     directions as in common ones. The last layer, biases and norms are AdamW's. FastCNN,
     in batches of 128, needed about a third fewer steps than with AdamW alone; batches
-    of 256 did as well, and cost less.
+    of 512 learn as much from nearly as few images, and cost less.
     """
 
     def __init__(self, parameters, lr: float):
@@ -183,6 +183,8 @@ class Muon(torch.optim.AdamW):
         rate = 20 * self.param_groups[0]["lr"]  # AdamW's steps are smaller
         for weight, momentum in zip(self.matrices, self.momenta, strict=True):
             momentum.mul_(0.6).add_(weight.grad)
+            # A dead unit's would shrink for ever; below 1e-38 arithmetic is slow.
+            momentum *= momentum.abs() > 1e-15
             weight.sub_(orthogonal(momentum.flatten(1)).view_as(weight), alpha=rate)
             weight.grad = None  # nothing is left for AdamW
         super().step()

@@ -172,6 +172,19 @@ def test_muon_moves_rare_directions_nearly_as_far_as_common_ones():
         torch.testing.assert_close(weight.abs(), torch.full_like(weight, 0.01))
 
 
+def test_a_dead_units_momentum_becomes_0_and_never_so_small_that_it_is_slow():
+    weights = [torch.zeros(4, 3), torch.zeros(2, 4)]
+    optimizer = training.OPTIMIZERS["muon"](weights, lr=0.01)
+    (momentum,) = optimizer.momenta
+    for step in range(200):
+        weights[0].grad, weights[1].grad = torch.ones(4, 3), torch.ones(2, 4)
+        weights[0].grad[1] *= step == 0
+        optimizer.step()
+        squares = momentum.double()[momentum != 0] ** 2
+        assert squares.min() > torch.finfo(torch.float32).tiny
+    assert (momentum[1] == 0).all() and (momentum[[0, 2, 3]] > 2).all()
+
+
 def test_the_seconds_are_those_of_training_alone_in_all_epochs(halves, monkeypatch):
     clock = iter(range(100))  # each look at it takes a second
     monkeypatch.setattr(training.time, "perf_counter", lambda: next(clock))
