@@ -110,13 +110,18 @@ class Picture:
 def gather(pictures, labels=None) -> tuple[list[Picture], list[str]]:
     """A folder, or a sequence of paths, PIL images and arrays; and what is left out.
 
-    In a folder, names such as 7_2.png or sub-folders such as 7/ are the labels.
+    In a folder, names such as 7_2.png or sub-folders such as 7/ are the labels; bare
+    numbers such as 7.png are, too, unless they go beyond 9, for then they only count.
     Raises ValueError where there are none, or labels that do not fit.
     """
     if isinstance(pictures, str | Path) and Path(pictures).is_dir():
-        folder, known = Path(pictures), Image.registered_extensions()
+        folder, known = Path(pictures), {*Image.registered_extensions(), ".heic"}
         pictures = sorted(p for p in folder.rglob("*") if p.suffix.lower() in known)
-        names = [p.stem if p.parent == folder else p.parent.name for p in pictures]
+        names = [
+            p.stem if p.parent == folder else p.parent.name + "_" for p in pictures
+        ]
+        counted = any(name.isdecimal() and int(name) > 9 for name in names)
+        names = ["" if counted and name.isdecimal() else name for name in names]
         hits = [re.match(r"(\d{1,2})(?![^\W_])", name) for name in names]
         labels = [hit and int(hit[1]) for hit in hits] if labels is None else labels
     one = isinstance(pictures, str | Path | Image.Image)

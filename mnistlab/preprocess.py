@@ -157,8 +157,9 @@ def load_picture(source, *, ink: str = "light", paper: int | None = None) -> np.
     source: a path, a PIL image, or an array: uint8 (H, W[, 3 or 4]) or bool (H, W).
     Colour becomes Rec. 601 luma, EXIF turns it, and where it is transparent, `paper`
     (grey; None: 0 for light ink, 255 for dark) is seen. ink: "light" on dark paper, or
-    "dark", which is inverted: declared, for a guess would be wrong in silence.
-    Raises ValueError, before Pillow clips deeper pixels or decodes too many of them.
+    "dark", which is inverted: declared, for a guess would be wrong in silence. What has
+    a longer side than MAX_SIDE, as photos have, is reduced to it. Raises ValueError,
+    before Pillow clips deeper pixels or decodes too many of them.
     """
     if ink not in ("light", "dark") or paper not in (None, *range(256)):
         raise ValueError(f"{ink=}, {paper=}; expected light or dark; None or 0..255.")
@@ -171,13 +172,14 @@ def load_picture(source, *, ink: str = "light", paper: int | None = None) -> np.
             elif not isinstance(source, Image.Image):
                 picture = Image.open(BytesIO(Path(source).read_bytes()))
             sides = picture.size
-            if picture.mode[0] in "IF" or not 8 <= min(sides) <= max(sides) <= MAX_SIDE:
+            if picture.mode[0] in "IF" or min(sides) < 8:
                 raise ValueError(f"mode {picture.mode}, {sides[0]} x {sides[1]}")
             picture = ImageOps.exif_transpose(picture).convert("RGBA")
+            picture.thumbnail((MAX_SIDE, MAX_SIDE))
     except Exception as error:  # on a broken file Pillow's readers raise all sorts
         name = source if isinstance(source, str | Path) else "the picture"
         raise ValueError(
-            f"{name} cannot be read: {error}; expected 8 bits, 8 to {MAX_SIDE} a side."
+            f"{name} cannot be read: {error}; expected 8 bits, at least 8 a side."
         ) from error
     if paper is None:
         paper = 0 if ink == "light" else 255

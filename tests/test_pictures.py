@@ -92,15 +92,30 @@ def test_names_are_labels_and_what_cannot_be_read_is_named(tmp_path):
         path.parent.mkdir(exist_ok=True)
         Image.fromarray(canvas(4)).save(path)
     (tmp_path / "7_b.png").write_bytes(b"no picture")
-    Image.new("1", (12_000, 9_000)).save(tmp_path / "9_d.png")
+    (tmp_path / "9_d.heic").write_bytes(b"a format that Pillow does not read")
     (tmp_path / "notes.txt").write_text("not a picture, and not counted")
     good, left_out = gather(tmp_path)
     assert {p.name: p.label for p in good} == {
         "0_a.png": 0, "3.png": 3, "IMG_2041.png": 4, "untitled.png": None
     }  # fmt: skip
-    said = ["e.png: label 35 is a letter's", "7_b.png cannot be read", "12000 x 9000"]
+    said = ["e.png: label 35 is a letter's", "7_b.png cannot be read", "9_d.heic: "]
     for expected, words in zip(said, left_out, strict=True):
         assert expected in words
+
+
+def test_files_that_are_only_counted_have_no_labels(tmp_path):
+    (tmp_path / "8").mkdir()
+    for name in ("1", "2", "10", "7_1", "8/11"):
+        Image.fromarray(canvas(4)).save(tmp_path / f"{name}.png")
+    labels = {p.name: p.label for p in gather(tmp_path)[0]}
+    assert labels == {"1.png": None, "2.png": None, "10.png": None, "7_1.png": 7,
+                      "11.png": 8}  # fmt: skip
+
+
+def test_a_phone_s_large_photo_is_read():
+    photo = photograph([handwrite(5, seed=5)], seed=5)
+    large = photo.resize((photo.width * 5000 // photo.height, 5000))
+    assert Picture(large).is_photo and Picture(large).label is None
 
 
 TWO = photograph([handwrite(digit, seed=digit) for digit in (1, 7)], seed=1)
