@@ -18,6 +18,7 @@ import time
 from base64 import b64encode
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import cache
 from itertools import product
 from pathlib import Path
 from runpy import run_path
@@ -227,6 +228,13 @@ def as_image(out) -> np.ndarray:
     return cv2.resize(image.astype(float), (28, 28))
 
 
+TAKEN = {  # as what to_input may take a file
+    "paths": lambda path: path,
+    "paths as text": str,
+    "PIL images": lambda path: Image.open(path).copy(),
+    "grey arrays": lambda path: np.array(Image.open(path).convert("L")),
+    "arrays in colour": lambda path: np.array(Image.open(path).convert("RGB")),
+}
 IMPORTS = {  # what the printed lines may need
     "as_image": "from mnistlab.doctor import as_image",
     "Picture(": "from mnistlab.pictures import Picture",
@@ -247,13 +255,6 @@ def write(lines: list[str], scores: Scores) -> str:
     return f"{needed}\n\n\ndef mended(picture):\n{body}"
 
 
-def run_code(code: str, to_input=None):
-    """The printed repair as a function; `to_input` is what it may call."""
-    names = {"to_input": to_input}
-    exec(code, names)  # our own lines, not somebody's
-    return names["mended"]
-
-
 # --- the examination ----------------------------------------------------------------
 
 
@@ -263,8 +264,9 @@ def examine(network, to_input=None, pictures=(), labels=None, progress=True):
     network: a torch.nn.Module, or any callable from a batch to scores (N, 10 or
     more). to_input: from one picture, as given, to the network's input; None asks how
     to write it. pictures: a folder, or paths, PIL images or arrays; labels: one each,
-    None where unknown. Returns a Report; leaves the network as it was. Raises
-    ValueError for no pictures and impossible labels; all else is said in the report.
+    None where unknown. Files are opened for a to_input that takes no paths. Returns a
+    Report; leaves the network as it was. Raises ValueError for no pictures and
+    impossible labels; all else is said in the report.
     """
     report = Report(*gather(pictures, labels))
     if not isinstance(network, torch.nn.Module):
@@ -289,18 +291,18 @@ def examine(network, to_input=None, pictures=(), labels=None, progress=True):
     return report
 
 
-def through(function, sources, least: int | None = None) -> tuple[np.ndarray, list]:
+def through(function, sources, taken, least: int | None = None):
     """Somebody's to_input, called with care: float (n, 28, 28), and complaints.
 
-    The images are NaN where it raised or gave no picture. Once SECONDS are over it
-    stops, but not before the source number `least`.
+    It gets what `taken` makes of a source. The images are NaN where it raised or gave
+    no picture. Once SECONDS are over it stops, but not before the source `least`.
     """
     x, said = np.full((len(sources), 28, 28), np.nan), []
     stop = time.perf_counter() + SECONDS
     for i, source in enumerate(sources if function else ()):
         if least and i >= least and time.perf_counter() > stop:
             return x[:i], said
-        given = copy.deepcopy(source)
+        given = taken(source)
         try:
             x[i] = as_image(function(given))
         except Exception as error:  # any: it is somebody else's code
@@ -322,6 +324,7 @@ class Report:
         self.network, self.source = "takes nothing that I know", ""  # whose digits
         self.trials = self.answers = pd.DataFrame()  # of repairs; for each picture
         self.code, self.mended = "", None  # def mended(picture): ...; and it, run
+        self.taken = copy.deepcopy  # of a picture, for to_input; it may change it
         self.images: list = []  # each picture: given, seen, seen if mended
         self.notes: list[str] = []
         n = len(left_out)
@@ -389,7 +392,9 @@ class Report:
             self.canvases.append(style.place(image))
             path = folder / f"{len(self.sources)}"
             self.sources.append(style.draw(self.canvases[-1], path))
-        self.x, said = through(function, self.sources, k + N_COMPARED)
+        if function and all(isinstance(p.source, str | Path) for p in own):
+            self.open_files()
+        self.x, said = through(function, self.sources, self.taken, k + N_COMPARED)
         del self.sources[len(self.x) :], self.canvases[len(self.x) :]
         self.truth = np.array([*labels, *self.probes.labels], float)[: len(self.x)]
         self.note(k < 5, f"{k} readable pictures are too few to show anything: the "
@@ -398,6 +403,15 @@ class Report:
                   f"all pictures are of the digit {labels[0]}")  # fmt: skip
         if function:
             self.check_contract(said)
+
+    def open_files(self) -> None:
+        """Many a to_input takes no path: find out what it does take."""
+        for kind, taken in TAKEN.items():
+            x, _ = through(self.function, self.sources[:3], taken)
+            if not np.isnan(x).all():
+                self.note(kind != "paths", f"to_input takes no paths: it gets {kind}")
+                self.taken = taken
+                return
 
     def check_contract(self, said: list[str]) -> None:
         """What is wrong with to_input as a function, whatever the picture."""
@@ -408,13 +422,13 @@ class Report:
         there = ~np.isnan(self.x[:, 0, 0])
         if there.mean() < 0.5:
             found["raises"] = "; ".join(said)
-        again, _ = through(self.function, self.sources[-3:])
+        again, _ = through(self.function, self.sources[-3:], self.taken)
         if not np.array_equal(again, self.x[-3:], equal_nan=True):
             found["random"] = "to_input gives other numbers when it is called again"
         out = torch.zeros(0)
         try:
             if there.any():
-                out = self.function(copy.deepcopy(self.sources[there.argmax()]))
+                out = self.function(self.taken(self.sources[there.argmax()]))
                 out = torch.as_tensor(out).to(like.device)
                 alone = out.ndim == shape.count(",")  # without the N of its shape
                 with eval_mode(self.scores.network):
@@ -451,7 +465,7 @@ class Report:
                 white = style.pen[:3].mean() > style.paper[..., :3].mean()
                 pen = np.array([255 * white] * 3 + [255])
                 drawn.append(style.draw(canvases[i], folder / f"grey{i}", pen))
-            other = explain(through(self.function, drawn)[0], canvases)
+            other = explain(through(self.function, drawn, self.taken)[0], canvases)
             if other and other.r > FITS and not departures(other, want):
                 words = f"It would be right if your ink had no colour. {CAUSES['ink']}"
                 ways = [Finding("the ink's colour", words)]
@@ -474,11 +488,13 @@ class Report:
                 x = calculate(self.x, *way.behind) if way.behind else framed
                 made[f"mend: {way.name}"] = x
             if fit.r > FITS and all(way.behind for way in ways):  # theirs may stay
-                lines = ["x = as_image(to_input(picture))[None]  # as before, 28 x 28"]
+                lines = ["x = as_image(to_input(picture))[None]  # to_input: yours"]
                 lines += [f"x = {line}" for way in ways for line in way.behind]
         code = write(lines, self.scores)
-        mended = run_code(code, self.function)
-        made[name], _ = through(mended, self.sources)
+        names = {"to_input": self.function}
+        exec(code, names)  # our own lines, not somebody's
+        mended = names["mended"]
+        made[name], _ = through(mended, self.sources, self.taken)
         answers = pd.DataFrame({repair: self.scores(x) for repair, x in made.items()})
         right = answers.eq(self.truth, axis=0)  # bool (n, repairs)
         probes, yours = right[k:], right[:k][self.truth[:k] >= 0]
@@ -547,13 +563,16 @@ TEMPLATES = Environment(loader=FileSystemLoader(Path(__file__).parent), autoesca
 TEMPLATES.filters["png"] = as_uri
 
 
+run_file = cache(run_path)  # once, although the network and to_input are in it
+
+
 def load_name(place: str):
     """What my_app.py:model names. It imports, and so runs, my_app.py."""
     file, _, name = place.rpartition(":")
     if not Path(file).is_file():
         raise SystemExit(f"{place}: expected a file and a name in it, my_app.py:model")
     sys.path.insert(0, str(Path(file).resolve().parent))
-    names = run_path(file)
+    names = run_file(file)
     if name not in names:
         raise SystemExit(f"{file} has no {name!r} at its top level.")
     return names[name]

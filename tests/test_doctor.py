@@ -106,7 +106,9 @@ def test_a_fault_is_named_and_what_is_printed_mends_it(shipped, fault):
     report = diagnose(shipped, bad)
     assert report.finding.name == name and report.verdict.startswith(name)
     assert ("to_input(picture)" in report.code) == (fault in STAYS)
-    printed, (pictures, labels) = doctor.run_code(report.code, bad), canvases()
+    names, (pictures, labels) = {"to_input": bad}, canvases()
+    exec(report.code, names)
+    printed = names["mended"]
     yours = report.trials.set_index("repair")["yours"]
     said = yours["as printed"]
     assert fault not in STAYS or yours[f"mend: {name}"] == said
@@ -199,7 +201,8 @@ def test_without_to_input_it_is_written(learn):
 def test_what_is_printed_has_the_shape_and_dtype_that_the_network_takes():
     scores = SimpleNamespace(shape="(N, 3, 32, 32)", like=torch.zeros(1).double())
     code = doctor.write(["x = np.ones((1, 28, 28))"], scores)
-    out = doctor.run_code(code)(None)
+    exec(code, names := {})
+    out = names["mended"](None)
     assert out.shape == (1, 3, 32, 32) and out.dtype == torch.float64
 
 
@@ -226,6 +229,31 @@ def test_the_examined_is_left_as_it_was(shipped):
         assert torch.equal(value, before[name]), name
     assert torch.equal(network[0].weight.grad, torch.ones_like(network[0].weight))
     assert all(p.requires_grad for p in network.parameters())
+
+
+@pytest.mark.parametrize(
+    "taken, said",
+    [
+        (lambda path: Image.open(path).convert("L"), None),
+        (lambda picture: picture.convert("L"), "PIL images"),
+        (lambda grey: np.ascontiguousarray(grey[5:, ::]), "grey arrays"),
+        (lambda array: array[..., 2].astype(int), "arrays in colour"),
+        (lambda path: Image.open("" + path).convert("L"), "paths as text"),
+    ],
+)
+def test_files_are_opened_for_a_function_that_takes_no_paths(
+    layer, tmp_path, taken, said
+):
+    for canvas, label in zip(*canvases(), strict=True):
+        Image.fromarray(255 - canvas).convert("RGB").save(tmp_path / f"{label}_1.png")
+    report = diagnose(
+        layer,
+        lambda picture: through()(255 - np.asarray(taken(picture), np.uint8)),
+        tmp_path,
+    )
+    assert report.findings == ()
+    notes = [note for note in report.notes if "takes no paths" in note]
+    assert notes == ([f"to_input takes no paths: it gets {said}"] if said else [])
 
 
 @pytest.mark.parametrize("dropout, said", [(0.97, "- training mode"), (0.0, "note")])
