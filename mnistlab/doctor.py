@@ -15,7 +15,6 @@ import copy
 import random
 import sys
 import time
-from base64 import b64encode
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import cache
@@ -30,7 +29,6 @@ import pandas as pd
 import torch
 from jinja2 import Environment, FileSystemLoader
 from PIL import Image
-from tqdm.auto import tqdm
 
 from mnistlab import data, preprocess
 from mnistlab.checks import CAUSES, Reference
@@ -258,7 +256,7 @@ def write(lines: list[str], scores: Scores) -> str:
 # --- the examination ----------------------------------------------------------------
 
 
-def examine(network, to_input=None, pictures=(), labels=None, progress=True):
+def examine(network, to_input=None, pictures=(), labels=None):
     """Which step between a picture and a network breaks it, and what mends it.
 
     network: a torch.nn.Module, or any callable from a batch to scores (N, 10 or
@@ -278,13 +276,11 @@ def examine(network, to_input=None, pictures=(), labels=None, progress=True):
         stack.callback(network.load_state_dict, copy.deepcopy(network.state_dict()))
         stack.enter_context(torch.random.fork_rng())
         folder = Path(stack.enter_context(TemporaryDirectory()))
-        steps = [lambda: report.look_at_network(network)]
-        if report.pictures:
-            steps.append(lambda: report.look_at_input(to_input, folder))
-            steps.append(lambda: report.mend(*report.compare(folder)))
         try:
-            for step in tqdm(steps, "the doctor", disable=not progress):
-                step()
+            report.look_at_network(network)
+            if report.pictures:
+                report.look_at_input(to_input, folder)
+                report.mend(*report.compare(folder))
         except Unusable as error:
             report.verdict = str(error)
             report.findings = (Finding("network", str(error)),)
@@ -545,23 +541,15 @@ class Report:
             columns[when] = answers[repair][:k]
             columns[f"alarms {when}"] = rings.dot(rings.columns + " ").str.strip()
             grey = np.rint(255 * pixels.clip(0, 1)).astype(np.uint8)
-            self.images.append([*map(Image.fromarray, grey)])
+            self.images.append(grey)
         self.answers = pd.DataFrame(columns).replace(-1, "")
 
 
 # --- the page, and the command ------------------------------------------------------
 
 
-def as_uri(image: Image.Image) -> str:
-    """A picture inside the page, at most 84 high; never autoscaled."""
-    image = image.copy()
-    image.thumbnail((168, 84))
-    return f"data:image/png;base64,{b64encode(image._repr_png_()).decode()}"
-
-
 TEMPLATES = Environment(loader=FileSystemLoader(Path(__file__).parent), autoescape=True)
-TEMPLATES.filters["png"] = as_uri
-
+TEMPLATES.filters["png"] = preprocess.as_uri
 
 run_file = cache(run_path)  # once, although the network and to_input are in it
 

@@ -126,8 +126,3 @@ def evaluate(model: nn.Module, digits: Digits) -> Report:
     if not len(digits):
         raise ValueError("there are no images to evaluate on.")
     return Report(predict_logits(model, digits.images), digits.labels, digits.source)
-
-
-def gap(train: Report, test: Report) -> float:
-    """Train accuracy minus test accuracy: the usual sign of overfitting."""
-    return train.accuracy - test.accuracy

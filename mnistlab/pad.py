@@ -10,9 +10,7 @@ import asyncio
 import logging
 import os
 import re
-from base64 import b64encode
 from functools import partial, wraps
-from io import BytesIO
 from math import isfinite
 from pathlib import Path
 from threading import RLock
@@ -23,11 +21,10 @@ from ipycanvas import Canvas, hold_canvas
 from ipykernel.connect import get_connection_file
 from ipywidgets import HTML, Box, Button, Checkbox, IntSlider, Output, RadioButtons
 from jinja2 import Environment, FileSystemLoader
-from PIL import Image
 from torch import nn
 
 from mnistlab.classifier import Classifier
-from mnistlab.preprocess import INK, MNIST_PIPELINE, Stage, as_grey, trace
+from mnistlab.preprocess import INK, MNIST_PIPELINE, Stage, as_uri, trace
 from mnistlab.sketch import BRUSHES_PX, Sketch
 from mnistlab.strokes import CANVAS_PX, rasterize
 from mnistlab.synthetic import handwrite
@@ -322,7 +319,7 @@ class Pad:
         maps = (maps[0] / maps.max().clamp(min=1e-6)).sqrt()  # the faint is seen, too
         tiles = np.pad(maps, [(0, 0), (1, 1), (1, 1)])
         rows = [np.hstack(tiles[at : at + 8]) for at in range(0, len(tiles), 8)]
-        return PAGE.inside(_png((np.vstack(rows) * 255).astype(np.uint8)), len(maps))
+        return PAGE.inside(as_uri((np.vstack(rows) * 255).astype(np.uint8)), len(maps))
 
     # --- widgets ------------------------------------------------------------------
 
@@ -411,16 +408,7 @@ def _kernel():
         return ""
 
 
-def _png(image):
-    """A picture as a data URI: 0 is black and 255 white, whatever it holds."""
-    picture = Image.fromarray(as_grey(image))
-    picture.thumbnail((140, 140))
-    file = BytesIO()
-    picture.save(file, "PNG", compress_level=1)
-    return "data:image/png;base64," + b64encode(file.getvalue()).decode()
-
-
 _how = {"autoescape": True, "trim_blocks": True, "lstrip_blocks": True}
 _pages = Environment(loader=FileSystemLoader(FOLDER), **_how)
-_pages.filters["png"] = _png
+_pages.filters["png"] = as_uri
 PAGE = _pages.get_template("pad.html").module  # its macros, to be called

@@ -109,19 +109,6 @@ def show_reliability(reports: Mapping[str, Report]) -> None:
     plt.show()
 
 
-def show_shares(shares: np.ndarray, ylabel: str, title: str = "") -> None:
-    """One bar for each of the ten classes, in per cent; nan is "no samples"."""
-    ((ax,),) = _axes(1, 1, 6, 2.6)
-    percent = np.multiply(shares, 100)
-    bars = ax.bar(range(10), np.nan_to_num(percent), color=MID)
-    texts = ["no samples" if np.isnan(value) else f"{value:.1f}" for value in percent]
-    ax.bar_label(bars, texts, fontsize=8)
-    ax.set(xticks=range(10), xlabel="digit", ylabel=ylabel, title=title)
-    ax.margins(y=0.15)
-    ax.grid(axis="x", visible=False)
-    plt.show()
-
-
 def show_bands(table: pd.DataFrame, x: str, panels: Panels, log: bool = False) -> None:
     """Curves over repeated runs: their mean, in a band from lowest to highest."""
     (axes,) = _axes(1, len(panels), 4.1 * len(panels), 3.1)

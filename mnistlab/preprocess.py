@@ -5,6 +5,7 @@ canvas, uint8 (H, W), ink 255 on paper 0, to float32 (28, 28), normalised.
 """
 
 import warnings
+from base64 import b64encode
 from collections.abc import Callable
 from dataclasses import dataclass
 from io import BytesIO
@@ -85,6 +86,15 @@ def as_grey(image: np.ndarray) -> np.ndarray:
     if image.dtype == np.uint8:
         return image
     return np.rint(denormalize(image).clip(0, 1) * 255).astype(np.uint8)
+
+
+def as_uri(image: np.ndarray | Image.Image) -> str:
+    """A small picture for a web page, as a data URI; of an array `as_grey`."""
+    is_array = isinstance(image, np.ndarray)
+    picture = Image.fromarray(as_grey(image)) if is_array else image.copy()
+    picture.thumbnail((140, 140))
+    picture.save(file := BytesIO(), "PNG", compress_level=1)
+    return "data:image/png;base64," + b64encode(file.getvalue()).decode()
 
 
 def ring(images: np.ndarray) -> np.ndarray:

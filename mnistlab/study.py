@@ -191,7 +191,7 @@ def train_one(run, measure, key, data, also) -> dict:
             reports = {n: evaluation.evaluate(model, d) for n, d in sets.items()}
         finally:
             torch.set_num_threads(threads)
-    gap = evaluation.gap(reports["train"], reports["validation"])
+    gap = reports["train"].accuracy - reports["validation"].accuracy
     row = {"n_train": len(train), "parameters": model.parameter_count, "gap": gap}
     for name, report in reports.items():
         row |= {f"{name}_{figure}": getattr(report, figure) for figure in FIGURES}

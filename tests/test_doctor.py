@@ -71,7 +71,7 @@ def through(pipeline=MNIST_PIPELINE):
 def diagnose(network, to_input, pictures=None, labels=None):
     if pictures is None:
         pictures, labels = canvases()
-    return doctor.examine(network, to_input, pictures, labels, progress=False)
+    return doctor.examine(network, to_input, pictures, labels)
 
 
 def reads(network, function, pictures, labels):

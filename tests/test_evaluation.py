@@ -7,7 +7,7 @@ import pytest
 import torch
 from sklearn import metrics
 
-from mnistlab.evaluation import Report, evaluate, gap, predict_logits, softmax
+from mnistlab.evaluation import Report, evaluate, predict_logits, softmax
 from mnistlab.models import build
 from mnistlab.preprocess import normalize
 
@@ -29,8 +29,6 @@ def test_the_figures_are_scikit_learn_s(report):
     np.testing.assert_allclose(report.per_class, recall)
     loss = metrics.log_loss(y, softmax(report.logits.astype(float)))
     assert report.loss == pytest.approx(loss)
-    perfect = Report(np.eye(10, dtype=np.float32)[y], y, "")
-    assert gap(perfect, report) == 1 - report.accuracy
 
 
 def test_calibration_error_is_the_mean_gap_over_fifteen_bins(report):

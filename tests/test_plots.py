@@ -68,13 +68,6 @@ def test_a_confusion_has_labels_downward_and_shades_the_mistakes():
     assert shade[4, 9] == shade.max() == 3 and not shade.diagonal().any()
 
 
-def test_shares_are_bars_in_per_cent_and_none_says_so():
-    (ax,) = drawn(plots.show_shares, REPORT.per_class, "accuracy, %")
-    heights = [round(bar.get_height(), 6) for bar in ax.patches]
-    assert heights == [100, 100, 100, 100, 70, 100, 100, 0, 100, 100]
-    assert [text.get_text() for text in ax.texts][6:8] == ["100.0", "no samples"]
-
-
 def test_a_reliability_line_is_what_is_claimed_against_what_holds():
     shrunk = REPORT.logits / np.where(np.arange(100) < 15, 1, 100)[:, None]
     unsure = Report(REPORT.logits / 100, REPORT.labels, "a test")

@@ -6,7 +6,7 @@
 Small networks of different conventions, trained on MNIST and kept in artifacts/runs,
 stand behind apps that share no step with mnistlab and have one fault each. Drawings are
 recorded pens of writers whom no network has seen, or the scripted hand. One row a cell
-goes to artifacts/runs/doctor.csv, what notebook 07 shows to artifacts/doctor.csv.
+goes to artifacts/doctor.csv, from which notebook 07 takes its figures.
 """
 
 import argparse
@@ -268,7 +268,7 @@ def cell(models, pens, name, fault, habit, kind, n, labelled, seed) -> dict:
                     for i, row in enumerate(rows)]  # fmt: skip
         bad, mine = app(name, habit, fault), labels[:n] if labelled else None
         started = time.process_time()
-        report = doctor.examine(patient, bad, pictures[:n], mine, progress=False)
+        report = doctor.examine(patient, bad, pictures[:n], mine)
         seconds, exam = time.process_time() - started, (pictures[n:], labels[n:])
         right = accuracy(model, app(name, "bicubic, mass"), *exam)
         harm = right - accuracy(patient, bad, *exam)
@@ -280,7 +280,7 @@ def cell(models, pens, name, fault, habit, kind, n, labelled, seed) -> dict:
     hit |= named == "inverted" and fault in ALSO_INVERTED.get(scale, ())
     return {
         "network": name, "fault": fault, "habit": habit, "kind": kind, "n": n,
-        "labelled": labelled, "named": named, "hit": hit, "seconds": seconds,
+        "labelled": labelled, "named": named, "hit": hit, "seconds": round(seconds, 1),
         "right": right, "harm": harm, "mended": mended,
     }  # fmt: skip
 
@@ -328,13 +328,10 @@ def main() -> None:
     data.load, rows = lambda: digits, []
     for todo in tqdm(cells(arguments.share, arguments.seed)):
         rows.append(cell(models, pens, *todo))
-        pd.DataFrame(rows).to_csv(RUNS.with_suffix(".csv"), index=False)
-    table = pd.DataFrame(rows)
-    hurt = table[(table.fault != "") & (table.harm > 0.02)]
-    matrix = hurt.pivot_table("hit", "fault", "network", "mean")
-    matrix.to_csv(ARTIFACTS / "doctor.csv", index_label=f"{len(hurt)} examinations")
+        table = pd.DataFrame(rows).round(4)
+        table.to_csv(ARTIFACTS / "doctor.csv", index=False)
     print(shares(table).to_string(float_format="%.3f"))
-    print(hurt[~hurt.hit].to_string())
+    print(table[(table.fault != "") & (table.harm > 0.02) & ~table.hit].to_string())
     print(table[(table.fault == "") & (table.named != "")].to_string())
 
 
