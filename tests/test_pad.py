@@ -191,13 +191,14 @@ def test_the_answer_has_ten_bars_and_numbers_for_those_who_want_them(pad):
         ([3.5, 0, 0, 0], 0, "sure", 1, "Sure"),
         ([1, 0.9, 0, 0], 0, "unsure", 2, "0, or 1?"),  # the others: 13 % each
         ([9, 0, 0, 0], None, "refused", 1, "No answer</strong><br>It would say 0."),
+        ([0] * 10, None, "refused", 1, "answer</strong><br>All ten are alike to it."),
         ([np.nan] * 4, None, "refused", 10, "No answer</strong></p>"),
     ],
 )
 def test_sure_unsure_and_refused_differ_in_shape_and_word(
     pad, logits, label, state, shares, words
 ):
-    full = np.array([*logits, *[min(logits) - 3] * 6], np.float32)
+    full = np.array([*logits, *[min(logits) - 3] * 6][:10], np.float32)
     reason = "" if label is not None else "<b>no digit</b>"  # text, and not HTML
     pad.classifier = Brightness(logits=full, label=label, reason=reason)
     stroke(pad, *ONE)
