@@ -60,7 +60,7 @@ def script(write_digits, pens, tmp_path_factory):
 def estimated(script):
     with pytest.raises(FileNotFoundError, match=r"estimate\.json.*--estimate"):
         script.make(script.BEST)
-    return script.estimate()
+    return script.write_estimate([0, 1])
 
 
 @pytest.fixture(scope="module")
@@ -92,6 +92,11 @@ def test_the_estimate_is_by_writer_and_of_kinds_that_were_not_learnt(script, est
         assert figures["worst"] == min(shares)
         assert figures["n_writers"] == len(shares) == 30
     assert json.loads(script.ESTIMATE.read_text())["refused"] == estimated["refused"]
+    (other,) = estimated["other_seeds"]
+    for figures in other.values():
+        assert figures["accuracy"] == pytest.approx(
+            np.mean([*figures["by_writer"].values()])
+        )
     first, later = set(script.LEARNT), set(script.LEARNT_LATER)
     assert first < later < set(script.KINDS) < set(estimated["refused"])
     assert not set(script.JUDGED) & first

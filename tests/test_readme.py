@@ -59,6 +59,11 @@ def test_the_figures_and_parameters_are_those_of_the_card():
     text, card = README.read_text(), json.loads(CARD.read_text())
     assert BLOCK.search(text)[1] == table(card)
     assert f"{card['parameters']:,} parameters" in text
+    estimated = json.loads(CARD.with_name("estimate.json").read_text())
+    assert estimated["temperature"] == card["temperature"]
+    for way in "pens_of_unseen_writers", "pens_where_none_were_seen":
+        one, two = (other[way]["accuracy"] for other in estimated["other_seeds"])
+        assert f"{one:.2%} and {two:.2%} in the" in text.replace("\n", " ")
 
 
 def test_the_example_finds_the_fault_of_the_story(tmp_path, monkeypatch, capsys):
