@@ -88,11 +88,11 @@ def as_grey(image: np.ndarray) -> np.ndarray:
     return np.rint(denormalize(image).clip(0, 1) * 255).astype(np.uint8)
 
 
-def as_uri(image: np.ndarray | Image.Image) -> str:
+def as_uri(image: np.ndarray | Image.Image, side_px: int = 140) -> str:
     """A small picture for a web page, as a data URI; of an array `as_grey`."""
     is_array = isinstance(image, np.ndarray)
     picture = Image.fromarray(as_grey(image)) if is_array else image.copy()
-    picture.thumbnail((140, 140))
+    picture.thumbnail((side_px, side_px))
     picture.save(file := BytesIO(), "PNG", compress_level=1)
     return "data:image/png;base64," + b64encode(file.getvalue()).decode()
 
