@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -81,6 +82,16 @@ def test_no_writer_is_examined_by_a_network_that_learnt_from_them(
         images = drawn.images[np.tile(pens.writers, 2) == writer]
         shares = [np.mean([i.tobytes() in fold for i in images]) for fold in folds]
         assert sorted(shares) == [0.0] + [1.0] * (len(folds) - 1), writer
+
+
+def test_the_first_stage_keeps_its_last_weights_whatever_mnist_says(script):
+    parts, images = script.parts, normalize(script.parts.test.images)
+    shifted = replace(parts.validation, labels=(parts.validation.labels + 1) % 10)
+    logits = [
+        predict_logits(script.without_pens(digits, seed=0), images)
+        for digits in (parts, replace(parts, validation=shifted))
+    ]
+    assert np.array_equal(*logits)
 
 
 def test_the_estimate_is_by_writer_and_of_kinds_that_were_not_learnt(script, estimated):
