@@ -34,7 +34,7 @@ def same(a, b) -> bool:
 
 @pytest.fixture
 def path(tmp_path):
-    return tmp_path / "runs" / "model.pt"
+    return tmp_path / "runs" / "first" / "model.pt"
 
 
 @pytest.fixture

@@ -102,7 +102,7 @@ def draft(tmp_path):
 
 
 def test_a_sketch_begun_anew_goes_on_from_the_draft(draft):
-    draft = draft.parent / "new folder" / "draft.json"
+    draft = draft.parent / "new" / "folder" / "draft.json"
     first = Sketch(draft)
     first.keep()
     assert not draft.exists()  # nothing was drawn
