@@ -607,6 +607,7 @@ def test_a_dead_server_is_named_and_gets_what_was_drawn_when_it_is_back(
 def test_a_dead_kernel_is_named_and_what_was_drawn_is_kept(page):
     page.draw((60, 160), (220, 160))
     page.wait_for_strokes(1)  # no answer is on its way that might be taken for another
+    page.page.wait_for_timeout(500)  # nor pictures: the server may go on saying "busy"
     send(page, signal.SIGKILL)
     page.draw((60, 60), (220, 60))
     word = page.page.locator(".mnistlab-word", has_text=re.compile("stopped|restarted"))
