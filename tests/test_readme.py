@@ -60,6 +60,7 @@ def test_the_figures_and_parameters_are_those_of_the_card():
     assert BLOCK.search(text)[1] == table(card)
     assert f"{card['parameters']:,} parameters" in text
     estimated = json.loads(CARD.with_name("estimate.json").read_text())
+    assert estimated == card["estimated"]
     assert estimated["temperature"] == card["temperature"]
     for way in "pens_of_unseen_writers", "pens_where_none_were_seen":
         one, two = (other[way]["accuracy"] for other in estimated["other_seeds"])

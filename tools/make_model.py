@@ -151,6 +151,20 @@ def no_digits_in_parts(n: int, seed: int, kinds: dict) -> np.ndarray:
     return np.concatenate(in_parts(no_digit_images, seed, **settings))
 
 
+def learn(model: Network, train: Digits, no_digit, seed: int, stage="") -> Network:
+    fit(
+        model,
+        train,
+        no_digit=no_digit,
+        epochs=SETTINGS[f"{stage}epochs"],
+        lr=SETTINGS[f"{stage}lr"],
+        augment=random_affine,
+        bfloat16=False,  # the same on every machine, but for the last bits
+        seed=seed,
+    )
+    return model
+
+
 def without_pens(digits: Data, seed: int) -> Network:
     """The first stage: a network that has seen no recorded pen.
 
@@ -162,33 +176,12 @@ def without_pens(digits: Data, seed: int) -> Network:
     others = no_digits_in_parts(SETTINGS["no_digits"], seed + 2, LEARNT)
     torch.manual_seed(seed)
     model = DigitCNN()
-    fit(
-        model,
-        join(digits.train, hand),
-        no_digit=others,
-        epochs=SETTINGS["epochs"],
-        lr=SETTINGS["lr"],
-        augment=random_affine,
-        bfloat16=False,  # the same on every machine, but for the last bits
-        seed=seed,
-    )
-    return model
+    return learn(model, join(digits.train, hand), others, seed)
 
 
 def with_pens(start: Network, train: Digits, no_digit: np.ndarray, seed: int):
     """The second stage, on a copy of the first's network."""
-    model = copy.deepcopy(start)
-    fit(
-        model,
-        train,
-        no_digit=no_digit,
-        epochs=SETTINGS["then_epochs"],
-        lr=SETTINGS["then_lr"],
-        augment=random_affine,
-        bfloat16=False,
-        seed=seed,
-    )
-    return model
+    return learn(copy.deepcopy(start), train, no_digit, seed, "then_")
 
 
 def for_second_stage(digits: Data, pens: PenDigits, seed: int):
